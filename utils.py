@@ -292,9 +292,7 @@ class Experiment:
                 raise ValueError(f"{name} = {getattr(self, name)}: a penalty cannot be negative.")
         for name in ("epochs", "batch_size", "groups"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(
-                    f"{name} = {getattr(self, name)}: use a whole number of 1 or more."
-                )
+                raise ValueError(f"{name} = {getattr(self, name)}: use a whole number from 1 up.")
         if not self.lr > 0:
             raise ValueError(f"lr = {self.lr}: use a positive learning rate.")
         if not 0 <= self.dropout < 1:
@@ -323,15 +321,17 @@ class CheckpointError(RuntimeError):
 class History:
     """What a run measured, one dict per epoch; ``history["test_accuracy"]`` is a column.
 
-    ``epoch``                             1, 2, …
-    ``running_loss``, ``running_accuracy``  data loss and accuracy over the epoch's training batches,
-                                          as trained on: augmented, dropout on, weights moving
-    ``train_…``, ``val_…``, ``test_…``    the same two after the epoch in eval mode, not augmented,
-                                          on a fixed part of the training set, on the validation
-                                          set (NaN where there is none) and on the test set
-    ``l1``, ``l2``                        Σ|w| and ½Σw² after the epoch; times λ, the penalty
-    ``lr``                                learning rate of the epoch's last step
-    ``seconds``                           of the epoch, evaluation included
+    ``epoch``         1, 2, …
+    ``running_loss``, ``running_accuracy``
+                      data loss and accuracy over the epoch's training batches, as trained on:
+                      augmented, with dropout, while the weights move
+    ``train_loss``, ``train_accuracy``
+                      after the epoch, in eval mode, not augmented, on a fixed part of the training
+                      set; ``val_…`` likewise on the validation set (NaN where there is none) and
+                      ``test_…`` on the test set
+    ``l1``, ``l2``    Σ|w| and ½Σw² after the epoch; times λ, the penalty
+    ``lr``            learning rate of the epoch's last step
+    ``seconds``       of the epoch, evaluation included
 
     Losses are means per image in nats and never hold a penalty, so they compare across λ.
     """
@@ -470,18 +470,15 @@ def fit(
         checkpoint.load()
     data = data.to(place)
     every = -(-len(data.train) // 5_000)
-    train_subset = data.train[::every]  # at most 5,000 images, the same in each epoch
+    # At most 5,000 of the training images, the same ones in each epoch.
+    measured = {"train": data.train[::every], "val": data.val, "test": data.test}
     bar = _progress(experiment.label, experiment.epochs * steps, len(run.history) * steps)
     with bar as progress:
         try:
             while not run.finished:
                 start = time.perf_counter()
                 row = train_epoch(run, data.train, optimizer, scheduler, progress)
-                for name, images in (
-                    ("train", train_subset),
-                    ("val", data.val),
-                    ("test", data.test),
-                ):
+                for name, images in measured.items():
                     row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(model, images)
                 with torch.no_grad():
                     row["l1"], row["l2"] = l1_loss(model).item(), l2_loss(model).item()
@@ -563,9 +560,10 @@ class Checkpoint:
             ) from cause
         for part, value in self.identity.items():
             if found.get(part) != value:
+                difference = _difference(found.get(part), value)
                 raise CheckpointError(
-                    f"{self.path} belongs to another {part} ({_difference(found.get(part), value)}):"
-                    f" choose another directory, or move the file away."
+                    f"{self.path} belongs to another {part} ({difference}): choose another "
+                    f"directory, or move the file away."
                 )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
@@ -622,7 +620,7 @@ LINE_STYLES = {"": ":", "L1": "-", "L2": "--", "L1 + L2": "-."}  # by penalty
 
 
 def plot_curve(histories: Sequence[History], column: str, ax: Axes | None = None) -> Axes:
-    """One column of several histories over the epochs; the norm is the colour, the penalty the dash."""
+    """One column of several histories over the epochs: norms by colour, penalties by dashes."""
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
     percent = column.endswith("accuracy")
     for history in histories:
@@ -682,10 +680,9 @@ def plot_digits(
     indices: Tensor,
     title: str = "",
     columns: int = 5,
-    most: int = 25,
 ) -> Figure:
     """The images at ``indices`` in a grid, each with its true and predicted label and how sure."""
-    indices = indices[:most].cpu()
+    indices = indices.cpu()
     probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
     rows = max(1, -(-len(indices) // columns))
     size = (1.35 * columns, 1.65 * rows + 0.5)
@@ -693,7 +690,7 @@ def plot_digits(
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, indices.tolist(), strict=False):
-        ax.imshow(images.x[i, 0].cpu(), cmap="gray_r", vmin=0, vmax=255)
+        ax.imshow(images.x[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
         true, guess = int(images.y[i]), int(predicted[i])
         ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=8)
     if not len(indices):

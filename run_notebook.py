@@ -1,0 +1,111 @@
+"""Executes notebooks without a browser: progress live in the terminal, results as files.
+
+    python run_notebook.py notebooks/Session6_1.ipynb --out build    # .ipynb, .html and figures
+    python run_notebook.py notebooks/*.ipynb --in-place              # the committed outputs
+
+In a browser a progress bar is a widget. Here it is text on the kernel's stderr, which is shown
+while it comes and is not kept in the notebook; everything else is kept.
+"""
+
+import argparse
+import base64
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+TABLE = "final-table"  # the tag of the cell whose output is printed at the end
+
+
+class LiveClient(NotebookClient):
+    """Shows the kernel's progress bars as they come, and keeps them out of the notebook."""
+
+    def process_message(self, msg, cell, cell_index):
+        content = msg["content"]
+        if msg["msg_type"] == "stream" and content["name"] == "stderr":
+            text = content["text"]
+            if text.startswith("\r") or not text.strip():
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                return None
+        return super().process_message(msg, cell, cell_index)
+
+
+def execute(path: Path) -> nbformat.NotebookNode:
+    """The notebook executed in a fresh kernel, in its own folder."""
+    notebook = nbformat.read(path, as_version=4)
+    os.environ["PROGRESS"] = "text"
+    start = time.perf_counter()
+    print(f"{path}: {sum(c.cell_type == 'code' for c in notebook.cells)} code cells")
+    client = LiveClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    print(f"{path}: done in {time.perf_counter() - start:.0f} s")
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # when each cell ran; differs from run to run
+    return notebook
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes beside and moves into place, so that a reader never sees half a file."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(beside, path)
+
+
+def outputs(notebook: nbformat.NotebookNode):
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            yield cell, output
+
+
+def save(notebook: nbformat.NotebookNode, name: str, folder: Path) -> None:
+    """Leaves ``name``.ipynb, ``name``.html and the figures in the folder."""
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    write(folder / f"{name}.ipynb", nbformat.writes(notebook))
+    write(folder / f"{name}.html", HTMLExporter().from_notebook_node(notebook)[0])
+    images = [
+        o["data"]["image/png"] for _, o in outputs(notebook) if "image/png" in o.get("data", {})
+    ]
+    for i, image in enumerate(images, start=1):
+        write(figures / f"{name}-{i:02}.png", base64.b64decode(image))
+    for cell, output in outputs(notebook):
+        if TABLE in cell.metadata.get("tags", []) and output.output_type == "stream":
+            print("\n" + output.text)
+    print(f"Notebook: {folder / name}.ipynb\nWeb page: {folder / name}.html")
+    print(f"Figures:  {figures}{os.sep} ({len(images)})")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="leave notebook, page and figures in this folder")
+    where.add_argument(
+        "--in-place", action="store_true", help="replace the notebook by the executed one"
+    )
+    arguments = parser.parse_args()
+    for path in arguments.notebooks:
+        if not path.is_file():
+            parser.error(f"{path} is not there.")
+        try:
+            notebook = execute(path)
+        except CellExecutionError as error:
+            print(
+                f"\n{path} stopped with an error and is left as it was:\n{error}", file=sys.stderr
+            )
+            return 1
+        if arguments.in_place:
+            write(path, nbformat.writes(notebook))
+        else:
+            save(notebook, path.stem, arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""What the tests share: the repository on the path, and a data set small enough for any machine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import utils  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors gain nothing from a second thread, and the suite may share the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits() -> utils.Data:
+    """700 real scans to train on (the last batch of 128 is a short one) and 360 to test on."""
+    data = utils.load_data("digits")
+    return utils.Data(data.name, data.train[:700], data.test)
