@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
+QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
 TABLE = "final-table"  # the tag of the cell whose output is printed at the end
 
 
@@ -42,7 +43,8 @@ def execute(path: Path) -> nbformat.NotebookNode:
     os.environ["PROGRESS"] = "text"
     start = time.perf_counter()
     print(f"{path}: {sum(c.cell_type == 'code' for c in notebook.cells)} code cells")
-    client = LiveClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}})
+    place = {"metadata": {"path": str(path.parent)}}
+    client = LiveClient(notebook, timeout=None, resources=place, extra_arguments=QUIET)
     client.execute()
     print(f"{path}: done in {time.perf_counter() - start:.0f} s")
     for cell in notebook.cells:

@@ -1,0 +1,35 @@
+# make lesson: train the three experiments and leave the executed lesson in build/
+# make test:   lint, tests and every notebook in its short setting
+# make lab:    open the notebooks in JupyterLab
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# A notebook runs in its own folder, where a relative path would lead elsewhere.
+ifdef MNIST_ROOT
+export MNIST_ROOT := $(abspath $(MNIST_ROOT))
+endif
+
+.PHONY: lesson test lab notebooks
+
+lesson: $(READY)
+	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python run_notebook.py notebooks/Session6_1.ipynb --out build
+	rm -r build/checkpoints  # done: the next run trains anew, a killed one continues
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q tests
+	SMOKE_TEST=1 $(BIN)/python -m pytest -q --nbval-lax notebooks
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+# Executes the notebooks at full settings and keeps the outputs, for committing them.
+notebooks: $(READY)
+	$(BIN)/python run_notebook.py notebooks/*.ipynb --in-place
+
+$(READY): requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
+	touch $@

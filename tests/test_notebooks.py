@@ -1,0 +1,110 @@
+"""The contract of the committed notebooks, and their set-up cell played as Colab plays it.
+
+That their code runs and their claims hold is what nbval tests.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS)
+def notebook(request):
+    return NOTEBOOKS[request.param]
+
+
+def test_there_are_notebooks():
+    assert "Session6_1" in NOTEBOOKS
+
+
+def test_every_notebook_begins_with_the_same_set_up_cell():
+    assert len({code(notebook)[0].source for notebook in NOTEBOOKS.values()}) == 1
+
+
+def test_is_committed_executed_from_top_to_bottom(notebook):
+    counts = [cell.execution_count for cell in code(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_has_no_debris_in_its_outputs(notebook):
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    text = json.dumps([{**o, "data": {**o.get("data", {}), "image/png": ""}} for o in outputs])
+    assert not re.search(r"(?<![\w.])/(root|home|work|tmp|Users)/", text)
+    assert "it/s" not in text and "widget-view" not in text and "Warning" not in text
+
+
+def test_is_prose_first(notebook):
+    cells = code(notebook)
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert len(prose) >= 0.8 * len(cells)
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells)
+    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8
+
+
+def test_asserts_its_own_claims(notebook):
+    assert any("assert " in cell.source for cell in code(notebook)[1:])
+
+
+def test_is_not_too_heavy_to_open():
+    assert all(path.stat().st_size <= 700_000 for path in PATHS)
+
+
+def play(source, folder, monkeypatch):
+    """Runs the set-up cell, and a cell after it, in a fresh kernel in the folder."""
+    monkeypatch.setenv("PYTHONPATH", "")
+    check = "import utils, s6_model; print(utils.__file__)"
+    cells = [nbformat.v4.new_code_cell(text) for text in (source, check)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook.cells[1].outputs[0].text.strip()
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """A repository to clone from, with the files as they are here."""
+    folder = tmp_path_factory.mktemp("remote")
+    for name in ("s6_model.py", "utils.py"):
+        shutil.copy(ROOT / name, folder)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder.as_uri()
+
+
+def test_the_set_up_cell_clones_when_the_notebook_is_alone(remote, tmp_path, monkeypatch):
+    source = code(NOTEBOOKS["Session6_1"])[0].source
+    filled = source.replace('REPOSITORY = ""', f'REPOSITORY = "{remote}"')
+    assert filled != source and "#@param" in source
+    clone = str(tmp_path / "normalization-lesson" / "utils.py")
+    assert play(filled, tmp_path, monkeypatch) == clone
+    assert play(source, tmp_path, monkeypatch) == clone  # a second time it is found
+
+
+def test_the_set_up_cell_finds_the_clone_it_lies_in(tmp_path, monkeypatch):
+    for name in ("s6_model.py", "utils.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    folder = tmp_path / "somewhere" / "below"
+    folder.mkdir(parents=True)
+    source = code(NOTEBOOKS["Session6_1"])[0].source
+    assert play(source, folder, monkeypatch) == str(tmp_path / "utils.py")
+
+
+def test_the_set_up_cell_says_what_to_fill_in(tmp_path, monkeypatch):
+    source = code(NOTEBOOKS["Session6_1"])[0].source
+    with pytest.raises(CellExecutionError, match="fill in REPOSITORY"):
+        play(source, tmp_path, monkeypatch)
