@@ -127,9 +127,16 @@ def penalized(model: nn.Module, everything: bool = False) -> list[nn.Parameter]:
     return [p for p in model.parameters() if everything or p.ndim >= 2]
 
 
-def l1_loss(model: nn.Module, everything: bool = False) -> Tensor:
-    """Σ|w| over ``penalized(model)``: a scalar on the model's device. A sum, not a mean."""
-    return sum(p.abs().sum() for p in penalized(model, everything))
+def l1_loss(model: nn.Module, everything: bool = False, reduction: str = "sum") -> Tensor:
+    """Σ|w| over ``penalized(model)``: a scalar on the model's device.
+
+    ``reduction="mean"`` adds up each tensor's mean instead, as many solutions of this exercise do:
+    a weight of a small tensor is then pulled harder than one of a large tensor.
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"Unknown reduction {reduction!r}: use 'sum' or 'mean'.")
+    magnitudes = [p.abs() for p in penalized(model, everything)]
+    return sum(m.sum() if reduction == "sum" else m.mean() for m in magnitudes)
 
 
 def l2_loss(model: nn.Module, everything: bool = False) -> Tensor:

@@ -139,6 +139,15 @@ def test_penalties_of_everything():
     assert l2_loss(net, everything=True).item() == pytest.approx((flat**2).sum() / 2, rel=1e-12)
 
 
+def test_l1_as_a_mean_pulls_small_tensors_harder():
+    net = Net("BN").double()
+    l1_loss(net, everything=True, reduction="mean").backward()
+    for p in net.parameters():
+        torch.testing.assert_close(p.grad, p.detach().sign() / p.numel())
+    with pytest.raises(ValueError, match="'sum' or 'mean'"):
+        l1_loss(net, reduction="none")
+
+
 def test_penalty_gradients_are_sign_and_weight_and_leave_the_rest_alone():
     net = Net("LN")
     (3 * l1_loss(net) + 5 * l2_loss(net)).backward()

@@ -258,6 +258,7 @@ def test_augmentation_stays_within_its_limits():
         ({"epochs": 2.5}, "from 1 up"),
         ({"batch_size": 0}, "from 1 up"),
         ({"lr": 0.0}, "positive"),
+        ({"schedule": "cosine"}, "one-cycle"),
         ({"dropout": 1.0}, "probability"),
     ],
 )
@@ -353,6 +354,21 @@ def test_one_step_is_adams_on_the_data_loss_plus_the_penalties(digits):
         expected = (p - lr * step).float()
         clear = p.grad.abs() > 1e-6  # below, float32 decides on the sign
         torch.testing.assert_close(after[name][clear], expected[clear], rtol=0, atol=2e-6)
+
+
+def test_the_schedules_are_what_they_say(digits):
+    cycle = fit(Experiment(norm="GN", epochs=4), digits).history["lr"]
+    assert max(cycle) <= 0.015 and cycle[-1] < 1e-4 and sorted(cycle, reverse=True) == cycle
+    constant = fit(Experiment(norm="GN", epochs=2, schedule="constant"), digits)
+    assert constant.history["lr"] == [0.015, 0.015]
+
+
+def test_the_penalty_is_the_experiments():
+    model = Net("BN").double()
+    both = utils.penalty(Experiment(l1=2.0, l2=3.0), model)
+    assert both.item() == pytest.approx((2 * l1_loss(model) + 3 * l2_loss(model)).item())
+    mean = utils.penalty(Experiment(l1=2.0, mean_l1=True), model)
+    assert mean.item() == pytest.approx(2 * sum(p.abs().mean().item() for p in model.parameters()))
 
 
 def test_evaluate_leaves_a_short_last_batch_its_weight(digits):
