@@ -227,6 +227,9 @@ def _running(inputs: Inputs) -> dict[str, torch.Tensor]:
         row |= {"before_mean": bn.running_mean.clone(), "before_var": bn.running_var.clone()}
         bn.train()(batch)
         bare.train()(batch)
+        for made in (bn, bare):  # of a constant, PyTorch's rounding leaves 1e-20 instead of 0
+            left = (1 - inputs.momentum) * row["before_var"]
+            made.running_var.copy_(torch.where(var == 0, left, made.running_var))
         row |= {"run_mean": bn.running_mean.clone(), "run_var": bn.running_var.clone()}
         for key, value in row.items():
             steps.setdefault(key, []).append(value)
@@ -1120,10 +1123,12 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         if path.exists() and (old := path.read_bytes()) != data:
             kept_copy(path).write_bytes(old)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(data)
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): is it open?") from error
 
@@ -1221,24 +1226,30 @@ class Reader:
             self.shown = load_workbook(path, data_only=True)
         except UNREADABLE as error:
             raise InputError(f"{path.name} is no workbook that can be read (.xlsx).") from error
+        self.found: dict[str, list] = {}  # name -> its cells, once they were looked up
 
     def cells(self, name: str, count: int | None = None):
         """The cells of a name, row by row, as (formula cell, value cell, "Sheet!C9")."""
+        if name not in self.found:
+            self.found[name] = self._look_up(name)
+        if count and len(self.found[name]) != count:
+            wrong, where = len(self.found[name]), self.found[name][0][2]
+            raise InputError(f"The name {name} ({where}) has {wrong} cells, not {count}.")
+        return self.found[name]
+
+    def _look_up(self, name: str) -> list:
+        fresh = "start from a freshly built workbook"
         if name not in self.formulas.defined_names:
-            raise InputError(f"The name {name} is missing: start from a freshly built workbook.")
+            raise InputError(f"The name {name} is missing: {fresh}.")
         places = list(self.formulas.defined_names[name].destinations)
         sheet, area = places[0] if places else ("", "")
         if len(places) != 1 or sheet not in self.formulas.sheetnames:
-            raise InputError(
-                f"The name {name} points nowhere: start from a freshly built workbook."
-            )
-        pair = (self.formulas[sheet][area], self.shown[sheet][area])
-        if not isinstance(pair[0], tuple):
-            pair = tuple(((cell,),) for cell in pair)
-        both = [(f, s) for rows in zip(*pair, strict=True) for f, s in zip(*rows, strict=True)]
-        if count and len(both) != count:
-            raise InputError(f"The name {name} has {len(both)} cells in {sheet}, not {count}.")
-        return [(f, s, f"{sheet}!{f.coordinate}") for f, s in both]
+            raise InputError(f"The name {name} points nowhere: {fresh}.")
+        formulas, shown = self.formulas[sheet][area], self.shown[sheet][area]
+        if not isinstance(formulas, tuple):
+            return [(formulas, shown, f"{sheet}!{formulas.coordinate}")]
+        pairs = zip(itertools.chain(*formulas), itertools.chain(*shown), strict=True)
+        return [(f, s, f"{sheet}!{f.coordinate}") for f, s in pairs]
 
     def quantity(self, quantity: str, shape: tuple[int, ...]):
         """All cells of a quantity, in the order of its array's elements."""
@@ -1247,9 +1258,16 @@ class Reader:
         return [cell for name, _ in names(quantity, array) for cell in self.cells(name, size)]
 
     def lacks_values(self) -> bool:
-        """Whether a formula with a name has no value beside it."""
-        cells = (cell for name in self.formulas.defined_names for cell in self.cells(name))
+        """Whether a formula of an input or of a computed quantity has no value beside it."""
+        cells = (c for name in self.formulas.defined_names for c in self._known(name))
         return any(f.data_type == "f" and s.value is None for f, s, _ in cells)
+
+    def _known(self, name: str) -> list:
+        """The cells of a name; none for a name that leads nowhere, which may be a person's own."""
+        try:
+            return self.cells(name)
+        except InputError:
+            return []
 
 
 def read_inputs(path: str | Path) -> Inputs:
