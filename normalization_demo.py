@@ -503,7 +503,7 @@ def write_grid(page, top: int, left: int, quantity: str, formula, norm="", numbe
     return grid
 
 
-def frame(page: Page, norm: str, top: int, left: int, span: int) -> None:
+def frame(page: Page, norm: str, top: int, left: int, span: int, tall: bool = False) -> None:
     """Lines around what a norm takes together: BN per channel, LN boxes, GN dashed boxes.
 
     `span` is the number of columns that one channel has here; an image has two rows.
@@ -518,16 +518,21 @@ def frame(page: Page, norm: str, top: int, left: int, span: int) -> None:
         area = f"{cell_name(row, left)}:{cell_name(row + 1, left + 4 * span - 1)}"
         page.box(area, SOLID if norm == "ln" else DASHED)
     if norm == "gn":
-        dash_between_groups(page, top, left, span)
+        dash_between_groups(page, top, left, span, tall)
 
 
-def dash_between_groups(page: Page, top: int, left: int, span: int) -> None:
-    """The inner dashed lines of GN, which follow the number of groups (conditional formats)."""
+def dash_between_groups(page: Page, top: int, left: int, span: int, tall: bool) -> None:
+    """The inner dashed lines of GN, which follow the number of groups (conditional formats).
+
+    A conditional border replaces all four lines of a cell in some programs, so each rule repeats
+    the lines that its cells have anyway. `tall` cells are two rows merged into one.
+    """
     for c, groups in ((2, 4), (3, 2), (4, 4)):
         column = left + span * (c - 1)
         for i, edge in ((0, "top"), (1, "bottom")):
-            # a conditional border replaces all four lines in some programs: give the outer one too
-            border = Border(left=DASHED, **{edge: DASHED})
+            edges = {"left", edge} | ({"bottom"} if tall else set())
+            edges |= {"right"} if c == 4 and span == 1 else set()
+            border = Border(**dict.fromkeys(sorted(edges), DASHED))
             rule = Rule("expression", dxf=DifferentialStyle(border=border))
             rule.formula = [f"groups>={groups}"]
             cells = " ".join(cell_name(top + 2 * n + i, column) for n in range(4))
@@ -615,9 +620,9 @@ def _statistics(page: Page, grid: Grid, top: int, left: int, prefix: str) -> Non
                 page.box(f"{cell_name(r, k)}:{cell_name(r + 1, k + 1)}", SOLID)
     frame(page, "gn", top + 2, left + 12, span=1)
     _comparisons(page, grid, top + 2, left, prefix)
-    page.put(top + 10, left + 10, "BN: one per channel, in its colour   ·   LN: one per image, "
-             "boxed   ·   GN: one per image and group, dashed", width=8, height=2, size=8,
-             ink=MUTED, italic=True, wrap=True, align="left")  # fmt: skip
+    caption = "BN: per channel, in its colour  ·  LN: per image, boxed  ·  GN: per image and group, dashed"
+    page.put(top + 10, left + 10, caption, width=8, height=2, size=8, ink=MUTED, italic=True,
+             wrap=True, align="left")  # fmt: skip
 
 
 def _comparisons(page: Page, grid: Grid, top: int, left: int, prefix: str) -> None:
@@ -897,7 +902,7 @@ def _gradient_notes(page: Page) -> None:
     )
     page.bar(4, 12, "How to read this sheet", 23)
     for k, line in enumerate(lines):
-        page.put(6 + k, 12, line, width=23, align="left", size=10, bold=k < 2)
+        page.put(6 + k, 12, line, width=23, align="left", bold=k < 2, indent=1)
 
 
 def _gradient_block(page: Page, top: int, norm: str) -> None:
@@ -952,7 +957,7 @@ def _gradient_statistics(page: Page, top: int, norm: str) -> None:
                             height=3 - len(rows), channel=c, size=9)  # fmt: skip
                 if c <= 1 and len(rows) == 2:
                     page.put(row + step, column - 1, ("μ", "σ²")[step], ink=MUTED, size=9)
-        _set_frames(page, norm, top + 2, column)
+        _set_frames(page, norm, top + 2, column, tall=len(rows) == 1)
 
 
 def _set_heads(page: Page, row: int, column: int, norm: str) -> None:
@@ -962,10 +967,10 @@ def _set_heads(page: Page, row: int, column: int, norm: str) -> None:
         page.heads(row, column, span=1, label="ch. {}")
 
 
-def _set_frames(page: Page, norm: str, top: int, column: int) -> None:
+def _set_frames(page: Page, norm: str, top: int, column: int, tall: bool) -> None:
     """The norm's own lines round its statistics."""
     if norm == "gn":
-        frame(page, norm, top, column, span=1)
+        frame(page, norm, top, column, span=1, tall=tall)
     for k in range(4) if norm != "gn" else ():
         first = (top, column + k) if norm == "bn" else (top + 2 * k, column)
         last = (first[0] + 1, first[1] + (0 if norm == "bn" else 3))
@@ -1010,7 +1015,7 @@ READ_ME = (
     ("blue, bold", "A number to type over. Everything in black is a formula and follows."),
     ("tints", "One colour per channel, everywhere. Numbers in a channel's colour belong to it."),
     ("lines", "A coloured frame: what BN takes together. A solid box: what LN does. A dashed box: "
-     "what GN does; the dashes move when the number of groups changes."),
+     "what GN does; the dashes follow the number of groups, where a program draws such lines."),
     (UNDEFINED, "A variance of 0 with ε = 0: nothing to divide by. PyTorch gives nan there."),
     ("#", "What to try"),
     ("1", "groups = 1, then 4. Beside GN's statistics appears “= LN”, then “= IN” (instance "
@@ -1043,14 +1048,14 @@ def read_me(page: Page) -> None:
             row += row > 4
             page.bar(row, 2, text, 2)
         else:
-            page.put(row, 2, label, bold=True, align="left", vertical="top", size=10)
-            page.put(row, 3, text, align="left", vertical="top", wrap=True)
-            page.sheet.row_dimensions[row].height = 14 * math.ceil(len(text) / 135) + 6
+            page.put(row, 2, label, bold=True, align="left", indent=1)
+            page.put(row, 3, text, align="left", wrap=True)
+            page.sheet.row_dimensions[row].height = 14 * math.ceil(len(text) / 160) + 6
         row += 1
     for at in ("B5", "B6", "B7"):
         page.sheet[at].hyperlink = f"#'{page.sheet[at].value}'!A1"
-        page.dress(at, ink=INPUT_INK, bold=True, align="left", vertical="top")
-    finish(page, [1.5, 16, 118], rows=row, freeze=None)
+        page.dress(at, ink=INPUT_INK, bold=True, align="left", indent=1)
+    finish(page, [1.5, 18, 140], rows=row, freeze=None)
 
 
 # ------------------------------------------------------------------------------- the build

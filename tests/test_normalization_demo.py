@@ -599,3 +599,24 @@ def test_sheets_are_ready_for_screen_and_paper():
         assert sheet.page_setup.orientation == "landscape"
         assert sheet.freeze_panes or sheet.title == "Read me"
         assert "RAND" not in str([row for row in sheet.iter_rows(values_only=True)])
+
+
+# ------------------------------------------------------------------------------------ the pictures
+
+
+def test_pictures_show_the_numbers():
+    values = demo.Inputs().quantities() | demo.reference(demo.Inputs())
+    marked = np.zeros((4, 4, 2, 2), bool)
+    marked[0, 0, 0, 0] = True
+    grid = values["gn_xhat"].copy()
+    grid[3, 3] = np.nan
+    ax = demo.plot_grid(grid, "gn", 2, "title", marked=marked)
+    texts = [t.get_text() for t in ax.texts]
+    assert texts.count("0/0") == 4 and f"{grid[0, 0, 0, 1]:.2f}" in texts
+    assert [t.get_text() for t in ax.texts if t.get_weight() == "bold"] == [
+        f"{grid[0, 0, 0, 0]:.2f}"
+    ]
+    numbers = [t.get_text() for t in demo.plot_statistics(values).texts]
+    assert f"{values['bn_var'][2]:.3f}" in numbers and "-0.000" not in numbers
+    image = demo.picture(ax.figure)
+    assert image.data.startswith(b"\x89PNG") and len(image.data) < 30_000
