@@ -620,7 +620,9 @@ def _statistics(page: Page, grid: Grid, top: int, left: int, prefix: str) -> Non
                 page.box(f"{cell_name(r, k)}:{cell_name(r + 1, k + 1)}", SOLID)
     frame(page, "gn", top + 2, left + 12, span=1)
     _comparisons(page, grid, top + 2, left, prefix)
-    caption = "BN: per channel, in its colour  ·  LN: per image, boxed  ·  GN: per image and group, dashed"
+    caption = (
+        "BN: per channel, coloured  ·  LN: per image, boxed  ·  GN: per image and group, dashed"
+    )
     page.put(top + 10, left + 10, caption, width=8, height=2, size=8, ink=MUTED, italic=True,
              wrap=True, align="left")  # fmt: skip
 
@@ -1064,8 +1066,8 @@ def read_me(page: Page) -> None:
 def build(path: str | Path = WORKBOOK, inputs: Inputs | None = None) -> Path:
     """Writes the workbook with these inputs; every formula carries its value. Returns the path.
 
-    The same inputs give the same bytes. A different workbook that lies there already is kept
-    beside it under another name (`kept_copy`).
+    The same inputs give the same bytes. A workbook that lies there and that somebody saved
+    is kept beside it under another name (`kept_copy`).
     """
     path, values = Path(path), (inputs or Inputs()).quantities()
     values |= reference(inputs or Inputs())
@@ -1126,7 +1128,7 @@ def replace_file(path: Path, data: bytes) -> None:
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent}: make it first, or give another name.")
     try:
-        if path.exists() and (old := path.read_bytes()) != data:
+        if path.exists() and not is_untouched(old := path.read_bytes()):
             kept_copy(path).write_bytes(old)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
@@ -1136,6 +1138,16 @@ def replace_file(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): is it open?") from error
+
+
+def is_untouched(data: bytes) -> bool:
+    """Whether these are the bytes of a workbook as built: a program that saves one dates it."""
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            core = archive.read("docProps/core.xml").decode()
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+        return False
+    return re.search(rf"<dcterms:modified[^>]*>{STAMP}<", core) is not None
 
 
 def kept_copy(path: Path) -> Path:
