@@ -43,6 +43,7 @@ from openpyxl.utils import absolute_coordinate, get_column_letter
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.workbook.defined_name import DefinedName
 from openpyxl.worksheet.datavalidation import DataValidation
+from openpyxl.worksheet.hyperlink import Hyperlink
 from openpyxl.worksheet.properties import PageSetupProperties
 from torch import nn
 
@@ -1055,7 +1056,8 @@ def read_me(page: Page) -> None:
             page.sheet.row_dimensions[row].height = 14 * math.ceil(len(text) / 160) + 6
         row += 1
     for at in ("B5", "B6", "B7"):
-        page.sheet[at].hyperlink = f"#'{page.sheet[at].value}'!A1"
+        target = f"'{page.sheet[at].value}'!A1"
+        page.sheet[at].hyperlink = Hyperlink(at, location=target)
         page.dress(at, ink=INPUT_INK, bold=True, align="left", indent=1)
     finish(page, [1.5, 18, 140], rows=row, freeze=None)
 
