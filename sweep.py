@@ -19,11 +19,11 @@ import copy
 import csv
 import functools
 import hashlib
-import io
 import itertools
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
@@ -438,7 +438,22 @@ COLUMNS = (
     *FIGURES,
 )
 
+TEXT = (
+    *("grid", "setting", "norm", "schedule", "data", "code"),
+    *("fingerprint", "status", "reason", *VERSIONS),
+)
+NUMBERS = tuple(column for column in COLUMNS if column not in TEXT)  # truth values and lists too
+
 Rows = dict[tuple[str, str], dict[str, str]]  # by slot
+
+
+def _value(text: str) -> bool | int | float | list | dict:
+    """A cell as what it was, floats to the last bit, which not every pandas reads a CSV to."""
+    if text in ("", "True", "False"):
+        return {"True": True, "False": False}.get(text, float("nan"))
+    if text[0] in "[{":
+        return json.loads(text)
+    return int(text) if text.isdecimal() else float(text)
 
 
 def read_rows(path: Path, name: str) -> Rows:
@@ -452,13 +467,16 @@ def read_rows(path: Path, name: str) -> Rows:
     rows = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, strict=True):
+            reader = csv.DictReader(file, strict=True)
+            if not {"grid", "setting", "seed"} <= set(reader.fieldnames or []):
+                raise ValueError("its header is another")
+            for row in reader:
                 if None in row or None in row.values():
                     raise ValueError("a row is too long or too short")
                 if row["grid"] != name or row["status"] not in ("ok", "failed"):
                     raise ValueError("a row is not one of this grid's")
-                json.loads(row["wrong"] or "[]"), json.loads(row["history"] or "{}")
-                float(row["seconds"])
+                for column in NUMBERS:
+                    _value(row.get(column, ""))
                 slot = row["setting"], str(int(row["seed"]))
                 if slot in rows:
                     raise ValueError(f"two rows for {slot[0]}, seed {slot[1]}")
@@ -543,6 +561,27 @@ def missing(rows: Rows, wanted: Sequence[Task], retry_failed: bool = False) -> l
 # ------------------------------------------------------------------------------------- running
 
 
+def begin_worker() -> None:
+    """Leaves Ctrl-C to the sweep, and ends when the sweep does, though that be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.tqdm.set_lock(threading.RLock())  # its own is shared by processes, and leaks at a kill
+    the_sweep = os.getppid()
+
+    def watch():
+        while os.getppid() == the_sweep:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def on_processes(jobs: int) -> contextlib.AbstractContextManager:
+    """joblib's runs go to so many processes of this machine; one job stays in this process."""
+    return joblib.parallel_config(
+        "loky", n_jobs=jobs, inner_max_num_threads=1, initializer=begin_worker
+    )
+
+
 @contextlib.contextmanager
 def on_dask(address: str) -> Iterator[None]:
     """joblib's runs go to an existing Dask cluster, whose workers have this repository's code."""
@@ -572,8 +611,7 @@ def on_dask(address: str) -> Iterator[None]:
 
 def results_of(todo: Sequence[Task], jobs: int, dask: str | None) -> Iterator[dict[str, str]]:
     """The tasks' rows, each as soon as it is finished."""
-    processes = joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1)
-    with on_dask(dask) if dask else processes:
+    with on_dask(dask) if dask else on_processes(jobs):
         # One task at a time: joblib would hand in short ones together, and a kill lose them all.
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
         with contextlib.closing(parallel(joblib.delayed(train)(one) for one in todo)) as rows:
@@ -639,21 +677,13 @@ def run_sweep(
 
 # ------------------------------------------------------------------------------- for the notebooks
 
-TEXT = ("grid", "setting", "data", "code", "fingerprint", "status", "reason", *VERSIONS)
-
 
 def frame(rows: Sequence[dict[str, str]]) -> pd.DataFrame:
-    """Rows as pandas has them: numbers to the last bit, ``wrong`` a list, ``history`` a dict."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(itertools.chain(COLUMNS, *rows))))
-    writer.writeheader()
-    writer.writerows(rows)
-    text.seek(0)
-    table = pd.read_csv(text, float_precision="round_trip", dtype=dict.fromkeys(TEXT, str))
-    table["reason"] = table["reason"].fillna("")
-    for column in ("wrong", "history"):
-        table[column] = [json.loads(v) if isinstance(v, str) else None for v in table[column]]
-    return table
+    """Rows as pandas has them; ``wrong`` is a list, ``history`` a dict of lists."""
+    cells = [{c: row.get(c, "") for c in COLUMNS} for row in rows]
+    return pd.DataFrame(
+        [{c: _value(v) if c in NUMBERS else v for c, v in r.items()} for r in cells]
+    )
 
 
 def load_results(name: str, folder: Path = RESULTS, data: str = "mnist") -> pd.DataFrame:
