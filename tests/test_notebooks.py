@@ -89,7 +89,7 @@ def remote(tmp_path_factory):
 def test_the_set_up_cell_clones_when_the_notebook_is_alone(remote, tmp_path, monkeypatch):
     source = code(NOTEBOOKS["Session6_1"])[0].source
     filled = source.replace('REPOSITORY = ""', f'REPOSITORY = "{remote}"')
-    assert filled != source and "#@param" in source
+    assert filled != source and "# @param" in source
     clone = str(tmp_path / "normalization-lesson" / "utils.py")
     assert play(filled, tmp_path, monkeypatch) == clone
     assert play(source, tmp_path, monkeypatch) == clone  # a second time it is found
