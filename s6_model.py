@@ -67,9 +67,9 @@ def make_norm(norm: str | Callable[[int], nn.Module], channels: int, groups: int
 class Net(nn.Module):
     """A CNN for small grey images: (N, 1, H, W) -> (N, 10) logits, H and W at least 12.
 
-    The first convolution strides at once, since at full resolution a network of this kind spends
-    most of its arithmetic before it has seen anything; at 28x28 the last block sees the whole image
-    (receptive field 28).
+    The first convolution strides and is pooled at once, since at full resolution a network of this
+    kind spends most of its arithmetic before it has seen anything. The last block's pixels see
+    32 x 32 pixels each, so at 28 x 28 the middle one sees the whole image.
 
     Args:
         norm: see ``make_norm``.
@@ -95,8 +95,8 @@ class Net(nn.Module):
 
         self.features = nn.Sequential(  # (N, 1, 28, 28)
             *block(1, 16, kernel_size=6, stride=2, padding=2),  # (N, 16, 14, 14)
-            *block(16, 16, kernel_size=3, padding=1),  # (N, 16, 14, 14)
             nn.MaxPool2d(2),  # (N, 16, 7, 7)
+            *block(16, 16, kernel_size=3, padding=1),  # (N, 16, 7, 7)
             *block(16, 16, kernel_size=3, padding=1),  # (N, 16, 7, 7)
             *block(16, 16, kernel_size=3),  # (N, 16, 5, 5)
         )

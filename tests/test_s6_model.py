@@ -14,9 +14,9 @@ def test_gives_ten_logits_for_any_size(norm, size):
     assert Net(norm)(torch.randn(3, 1, *size)).shape == (3, 10)
 
 
-def test_the_last_block_sees_all_of_a_28x28_image():
+def test_the_last_block_sees_32x32_pixels():
     net = Net("none").double()
-    x = torch.randn(1, 1, 28, 28, dtype=torch.double, requires_grad=True)
+    x = torch.randn(1, 1, 60, 60, dtype=torch.double, requires_grad=True)
     # Smooth activations and averages instead of maxima, so that no path is shut by chance.
     for i, layer in enumerate(net.features):
         if isinstance(layer, nn.ReLU):
@@ -24,10 +24,10 @@ def test_the_last_block_sees_all_of_a_28x28_image():
         if isinstance(layer, nn.MaxPool2d):
             net.features[i] = nn.AvgPool2d(2)
     features = net.features(x)
-    features[0, 0, 2, 2].backward()
+    features[0, 0, 6, 6].backward()
     seen = x.grad[0, 0].nonzero()
     extent = seen.max(dim=0).values - seen.min(dim=0).values + 1
-    assert extent.tolist() == [28, 28]
+    assert extent.tolist() == [32, 32]
 
 
 def test_every_norm_has_the_same_number_of_parameters_below_8000():
@@ -192,7 +192,7 @@ def test_summary_adds_up_and_leaves_the_model_as_it_was():
     counts = [int(row[-1].replace(",", "")) for row in rows]
     assert counts[-1] == sum(counts[:-1]) == sum(p.numel() for p in net.parameters())
     fields = [row[-2] for row in rows if row[0] == "Conv2d"]
-    assert fields[-1] == "28"
+    assert fields == ["6", "16", "24", "32"]
     assert net.training
     assert not any(m._forward_hooks for m in net.modules())
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
