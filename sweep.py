@@ -596,7 +596,7 @@ def on_dask(address: str) -> Iterator[None]:
     with client:
         try:
             theirs = client.run(code_hash, "fit", "bn_statistics")
-        except ImportError as error:
+        except Exception as error:  # what a worker answers that does not know the name "sweep"
             raise SweepError(
                 f"The workers at {address} cannot import this repository's modules ({error}): "
                 f"start them with its folder in PYTHONPATH."

@@ -1,9 +1,9 @@
 """Runs per hour of a sweep on 2 processes of 1 thread, against one run after another on 2 threads.
 
-    MNIST_ROOT=... python benchmarks/sweep_throughput.py [--repeats 3] [--runs 12]
+    MNIST_ROOT=... python benchmarks/sweep_throughput.py [--repeats 3] [--runs 8]
 
 Both ways do the same runs, in turn, so that a machine that slows down does so for both: the arms of
-the grid "replicate" in order, shortened to one epoch on 3,000 images. The processes are started
+the grid "replicate" in order, shortened to one epoch on 10,000 images. The processes are started
 before the clock; in a sweep of hours they are started once.
 """
 
@@ -30,7 +30,7 @@ def short_runs(count: int) -> list[sweep.Task]:
     arms = sweep.tasks("replicate", seeds=-(-count // len(sweep.GRIDS["replicate"].settings)))
     return [
         dataclasses.replace(
-            arm, experiment=dataclasses.replace(arm.experiment, epochs=1), images=3_000
+            arm, experiment=dataclasses.replace(arm.experiment, epochs=1), images=10_000
         )
         for arm in arms[:count]
     ]
@@ -60,10 +60,10 @@ def seconds(way, runs: Sequence[sweep.Task]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=12, help="even, so that both processes work")
+    parser.add_argument("--runs", type=int, default=8, help="even, so that both processes work")
     arguments = parser.parse_args()
     runs = short_runs(arguments.runs)
-    sweep.sweep_data("mnist", 3_000)
+    sweep.sweep_data("mnist", 10_000)
     side_by_side(runs[: 2 * CORES])
     one_after_another(runs[:1])
 
