@@ -596,10 +596,12 @@ def on_dask(address: str) -> Iterator[None]:
     with client:
         try:
             theirs = client.run(code_hash, "fit", "bn_statistics")
+            # It unpacks what it hands on; where it can't, joblib would wait for ever.
+            client.run_on_scheduler(code_hash, "fit", "bn_statistics")
         except Exception as error:  # what a worker answers that does not know the name "sweep"
             raise SweepError(
-                f"The workers at {address} cannot import this repository's modules ({error}): "
-                f"start them with its folder in PYTHONPATH."
+                f"The scheduler or the workers at {address} cannot import this repository "
+                f"({error}): start all of them with its folder in PYTHONPATH."
             ) from error
         if not theirs:
             raise SweepError(f"The cluster at {address} has no workers: start some first.")
