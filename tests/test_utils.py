@@ -94,11 +94,13 @@ def test_refuses_an_unknown_data_set():
 @pytest.mark.parametrize(
     ("x", "y", "sentence"),
     [
-        (torch.zeros(2, 1, 28, 28), torch.zeros(2).long(), "uint8 of shape"),
-        (torch.zeros(2, 28, 28).byte(), torch.zeros(2).long(), "uint8 of shape"),
-        (torch.zeros(2, 3, 28, 28).byte(), torch.zeros(2).long(), "uint8 of shape"),
+        (torch.zeros(2, 1, 28, 28), torch.zeros(2).long(), "uint8 tensor of shape"),
+        (torch.zeros(2, 28, 28).byte(), torch.zeros(2).long(), "uint8 tensor of shape"),
+        (torch.zeros(2, 3, 28, 28).byte(), torch.zeros(2).long(), "uint8 tensor of shape"),
+        (np.zeros((2, 1, 28, 28), np.uint8), torch.zeros(2).long(), "not a ndarray"),
+        (torch.zeros(2, 1, 28, 28).byte(), [0, 1], "not a list"),
         (torch.zeros(2, 1, 28, 28).byte(), torch.zeros(3).long(), "one per image"),
-        (torch.zeros(2, 1, 28, 28).byte(), torch.zeros(2), "Labels must be int64"),
+        (torch.zeros(2, 1, 28, 28).byte(), torch.zeros(2), "Labels must be an int64"),
         (torch.zeros(2, 1, 28, 28).byte(), torch.tensor([0, 10]), r"0\.\.9, not in 0\.\.10"),
         (torch.zeros(2, 1, 28, 28).byte(), torch.tensor([-1, 3]), r"0\.\.9, not in -1\.\.3"),
     ],
