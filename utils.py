@@ -374,7 +374,7 @@ class Run:
 THREE_EXPERIMENTS = (
     Experiment(norm="GN", l1=1e-5),
     Experiment(norm="LN", l2=1e-4),
-    Experiment(norm="BN", l1=1e-5, l2=1e-4),
+    Experiment(norm="BN", l1=1e-6, l2=1e-4),
 )
 
 
