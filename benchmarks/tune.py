@@ -1,11 +1,11 @@
 """Chooses the strengths of the penalties, on the validation split alone.
 
-    MNIST_ROOT=... python benchmarks/tune.py [--seeds 1] [--jobs 2] [--directory build/tune]
+    MNIST_ROOT=... python benchmarks/tune.py [--seeds 1] [--epochs 10] [--jobs 2]
 
-Trains on 55,000 images, measures on the other 5,000 after the last epoch, and prints the mean
-validation loss (finer than the accuracy, where one image is 0.02 points) and accuracy of each
-candidate. The test set takes no part. One process per core; each epoch is saved, so that a run
-which is stopped continues.
+Trains on 55,000 images, for half as many epochs as the lesson, measures on the other 5,000 after
+the last epoch, and prints the mean validation loss (finer than the accuracy, where one image is
+0.02 points) and accuracy of each candidate. The lowest loss is chosen; the test set takes no part.
+One process per core; each epoch is saved, so that a run which is stopped continues.
 """
 
 import argparse
@@ -27,12 +27,12 @@ L1 = (1e-6, 1e-5, 1e-4)
 L2 = (1e-5, 1e-4, 1e-3)
 
 
-def candidates() -> list[utils.Experiment]:
+def candidates(epochs: int) -> list[utils.Experiment]:
     """The three experiments at each strength of their own penalties."""
     grid = []
     for e in utils.THREE_EXPERIMENTS:
         strengths = itertools.product(L1 if e.l1 else (0.0,), L2 if e.l2 else (0.0,))
-        grid += [dataclasses.replace(e, l1=l1, l2=l2) for l1, l2 in strengths]
+        grid += [dataclasses.replace(e, l1=l1, l2=l2, epochs=epochs) for l1, l2 in strengths]
     return grid
 
 
@@ -46,16 +46,16 @@ def train(experiment: utils.Experiment, directory: Path) -> utils.History:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--directory", type=Path, default=utils.REPOSITORY / "build" / "tune")
     arguments = parser.parse_args()
-    runs = [
-        dataclasses.replace(e, seed=seed) for e in candidates() for seed in range(arguments.seeds)
-    ]
+    seeds, grid = range(arguments.seeds), candidates(arguments.epochs)
+    runs = [dataclasses.replace(e, seed=seed) for e in grid for seed in seeds]
     work = Parallel(arguments.jobs, return_as="generator")
     histories = work(delayed(train)(e, arguments.directory) for e in runs)
     print(f"{'':<13} {'λ1':>7} {'λ2':>7} {'val. loss':>10} {'val. %':>7}", flush=True)
-    for _ in candidates():
+    for _ in grid:
         group = list(itertools.islice(histories, arguments.seeds))
         e = group[0].experiment
         loss = statistics.mean(h["val_loss"][-1] for h in group)
