@@ -14,7 +14,7 @@ endif
 
 lesson: $(READY)
 	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python run_notebook.py notebooks/Session6_1.ipynb --out build
-	rm -r build/checkpoints  # done: the next run trains anew, a killed one continues
+	rm -rf build/checkpoints  # done: the next run trains anew, a killed one continues
 
 test: $(READY)
 	$(BIN)/ruff check .
