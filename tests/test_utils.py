@@ -227,24 +227,36 @@ def test_a_data_root_without_mnist_is_said(nothing_at_hand, monkeypatch, tmp_pat
 
 def test_augmentation_without_strength_is_the_identity(monkeypatch):
     x = torch.rand(4, 1, 28, 28)
-    monkeypatch.setattr(
-        torch, "rand", lambda *shape, **_: torch.full(shape, 0.5)
-    )  # all uniform = 0
+    middle = torch.full((4,), 0.5)  # of [0, 1): no angle, no slant, no stretch, no shift
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: middle)
     torch.testing.assert_close(utils.augment(x, None), x)
 
 
 def test_augmentation_stays_within_its_limits():
-    """Seen in a dot's centre of mass: 12 degrees, 12% and 2 pixels, all used, none passed."""
+    """Seen in a dot's centre of mass, 7 pixels to the right of the middle (13.5, 13.5)."""
     x = torch.zeros(500, 1, 28, 28)
-    x[:, :, 13:15, 20:22] = 1.0  # 7 pixels to the right of the middle (13.5, 13.5)
+    x[:, :, 13:15, 20:22] = 1.0
     out = utils.augment(x, torch.Generator().manual_seed(0))[:, 0]
     grid = torch.arange(28.0)
     mass = out.sum(dim=(1, 2))
     down, right = (out.sum(2) @ grid / mass - 13.5), (out.sum(1) @ grid / mass - 13.5)
-    # rotation: 7 sin 12° = 1.5 pixels; scale: 7 · 0.12/0.88 = 1; shift: 2/0.88 pixels
-    assert 2.5 < down.abs().max() < 1.5 / 0.88 + 2 / 0.88 + 0.3
-    assert 2.0 < (right - 7).abs().max() < 1 + 2 / 0.88 + 0.3
+    # Backwards from the dot: 10 degrees of the 7 pixels and of the shift, then 12%.
+    farthest_down = (7 * math.sin(math.radians(10)) + 1.5 * math.hypot(1, 0.2)) / 0.88
+    farthest_right = (7 + 1.5 * math.hypot(1, 0.2)) / 0.88 - 7 + 0.2 * farthest_down
+    assert 0.6 * farthest_down < down.abs().max() < farthest_down + 0.3
+    assert 0.6 * farthest_right < (right - 7).abs().max() < farthest_right + 0.3
     assert abs(down.mean()) < 0.3 and abs(right.mean() - 7) < 0.3
+
+
+def test_augmentation_turns_as_torchvision_does(monkeypatch):
+    """With the random numbers of an angle of 10 degrees, and the middle for the rest."""
+    x = torch.zeros(1, 1, 28, 28)
+    x[..., 6:22, 12:16] = 1.0
+    draws = iter([1.0, 0.5, 0.5, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, next(draws)))
+    bilinear = torchvision.transforms.InterpolationMode.BILINEAR
+    oracle = torchvision.transforms.functional.rotate(x, 10, bilinear)
+    torch.testing.assert_close(utils.augment(x, None), oracle, atol=1e-4, rtol=0)
 
 
 # ----------------------------------------------------------------------------------- training
