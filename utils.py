@@ -725,14 +725,14 @@ def plot_digits(
     indices = indices.cpu()
     probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
     rows = max(1, -(-len(indices) // columns))
-    size = (1.35 * columns, 1.65 * rows + 0.5)
+    size = (1.05 * columns, 1.4 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, indices.tolist(), strict=False):
         ax.imshow(images.x[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
         true, guess = int(images.y[i]), int(predicted[i])
-        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=8)
+        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=7)
     if not len(indices):
         axes.flat[0].text(0, 0.5, "none")
     figure.suptitle(title)
