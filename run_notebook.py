@@ -9,6 +9,7 @@ while it comes and is not kept in the notebook; everything else is kept.
 
 import argparse
 import base64
+import io
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
+from PIL import Image
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
 TABLE = "final-table"  # the tag of the cell whose output is printed at the end
@@ -49,7 +51,19 @@ def execute(path: Path) -> nbformat.NotebookNode:
     print(f"{path}: done in {time.perf_counter() - start:.0f} s")
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran; differs from run to run
+    shrink(notebook)
     return notebook
+
+
+def shrink(notebook: nbformat.NotebookNode) -> None:
+    """Stores the figures with a palette of 256 colours: as good to look at, half as heavy."""
+    for _, output in outputs(notebook):
+        data = output.get("data", {})
+        if "image/png" in data:
+            small = io.BytesIO()
+            image = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+            image.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+            data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 
 def write(path: Path, content: str | bytes) -> None:
