@@ -1,0 +1,395 @@
+"""From the sweeps' results to verdicts: paired statistics, and the README's table of claims.
+
+    python claims.py            prints the table
+    python claims.py --write    writes it into README.md
+
+A claim is judged on paired runs: two settings that met the same seeds, and so the same batches. The
+verdicts are
+
+    supported      the claim's effect is there, and its corrected p is below ALPHA
+    contradicted   the opposite is there, by the same rule
+    not detected   neither; the interval says how large an effect these seeds could have overlooked
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from s6_model import make_norm
+from sweep import RESULTS, SweepError, load_results
+from utils import REPOSITORY
+
+ALPHA = 0.05
+SUPPORTED, CONTRADICTED, NOT_DETECTED = "supported", "contradicted", "not detected"
+
+# ---------------------------------------------------------------------------------- statistics
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The mean of paired differences, its interval, and the two-sided p of "it is 0"."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def paired_effect(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Effect:
+    """a − b over pairs that share a seed: Student's t on the differences.
+
+    Where all differences are equal, the interval has no width, and p is 1 for 0 and 0 otherwise.
+
+    Args:
+        a, b: one figure per seed, in the same order.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: for series of different lengths, fewer than two pairs, or missing figures.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(
+            f"Pairs need two series of the same length, at least 2, not {a.shape} and {b.shape}."
+        )
+    if not np.isfinite(a - b).all():
+        raise ValueError("A pair has a figure missing: leave out that seed on both sides.")
+    difference = a - b
+    if np.ptp(difference) == 0:
+        mean = float(difference[0])
+        return Effect(mean, mean, mean, float(mean == 0), len(a))
+    test = stats.ttest_1samp(difference, 0)
+    low, high = test.confidence_interval(confidence)
+    return Effect(float(difference.mean()), float(low), float(high), float(test.pvalue), len(a))
+
+
+def p_equivalent(a: Sequence[float], b: Sequence[float], margin: float) -> float:
+    """p of "the mean of a − b lies outside ±margin": two one-sided t tests (TOST), the larger p.
+
+    Below ALPHA, a and b are equivalent within the margin; that a difference was not detected does
+    not say so.
+    """
+    effect = paired_effect(a, b)
+    if effect.low == effect.high:
+        return float(not abs(effect.mean) < margin)
+    return float(ttost_paired(np.asarray(a, float), np.asarray(b, float), -margin, margin)[0])
+
+
+def verdict(effect: Effect, p: float | None = None) -> str:
+    """Of the claim that the effect is positive; ``p`` is the corrected one, in a family."""
+    p = effect.p if p is None else p
+    if not p < ALPHA:
+        return NOT_DETECTED
+    return SUPPORTED if effect.mean > 0 else CONTRADICTED
+
+
+def all_of(verdicts: Sequence[str]) -> str:
+    """Of a claim that holds only where each of its parts does."""
+    if CONTRADICTED in verdicts:
+        return CONTRADICTED
+    return NOT_DETECTED if NOT_DETECTED in verdicts else SUPPORTED
+
+
+def contrasts(
+    table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], margin: float | None = None
+) -> pd.DataFrame:
+    """Each of a family of claims "a exceeds b" with its interval, Holm's p and verdict.
+
+    Holm's correction (1979) keeps the chance that any of the family's true "no difference" is
+    taken for a difference at ALPHA. The intervals are not corrected: each covers at 95% by itself.
+
+    Args:
+        table: a row per seed, a column per setting.
+        pairs: the columns (a, b) by the name of their contrast.
+        margin: also test each pair for equivalence within ±margin.
+    """
+    effects = {name: paired_effect(table[a], table[b]) for name, (a, b) in pairs.items()}
+    holm = multipletests([e.p for e in effects.values()], alpha=ALPHA, method="holm")[1]
+    found = pd.DataFrame([vars(e) for e in effects.values()], index=list(effects))
+    found["p_holm"] = holm
+    found["verdict"] = [verdict(e, p) for e, p in zip(effects.values(), holm, strict=True)]
+    if margin is not None:
+        found["p_equivalent"] = [
+            p_equivalent(table[a], table[b], margin) for a, b in pairs.values()
+        ]
+    return found
+
+
+def crowned(table: pd.DataFrame) -> pd.Series:
+    """How often each column would be the best if every column were run once.
+
+    Over all ways to draw one seed per column, the columns independently, as separate runs would be;
+    a tie is split.
+    """
+    draws = np.stack(np.meshgrid(*table.to_numpy(dtype=float).T, indexing="ij")).reshape(
+        len(table.columns), -1
+    )
+    best = draws == draws.max(axis=0)
+    return pd.Series((best / best.sum(axis=0)).mean(axis=1), index=table.columns)
+
+
+def unmoved(
+    table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], margin: float
+) -> pd.DataFrame:
+    """Each of a family of claims "a is b, within ±margin", with interval, p and verdict.
+
+    Supported where the two are equivalent; contradicted where the difference is beyond the margin
+    (one-sided t test, Holm's correction); not detected in between. Tables and pairs as in
+    ``contrasts``.
+    """
+    found = contrasts(table, pairs, margin)
+    beyond = []
+    for a, b in pairs.values():
+        sign = np.sign((table[a] - table[b]).mean())
+        # Positive where the difference, in the direction it has, exceeds the margin.
+        excess = paired_effect(sign * (table[a] - table[b]), np.full(len(table), margin))
+        beyond.append(excess.p / 2 if excess.mean > 0 else 1.0)
+    found["p_beyond"] = multipletests(beyond, alpha=ALPHA, method="holm")[1]
+    found["verdict"] = NOT_DETECTED
+    found.loc[found["p_beyond"] < ALPHA, "verdict"] = CONTRADICTED
+    found.loc[found["p_equivalent"] < ALPHA, "verdict"] = SUPPORTED
+    return found
+
+
+# ------------------------------------------------------------------- what the claims are made of
+
+
+def accuracies(results: pd.DataFrame, column: str = "test_accuracy") -> pd.DataFrame:
+    """Final accuracy in percent: a row per seed, a column per setting, in the grid's order."""
+    table = 100 * results.pivot(index="seed", columns="setting", values=column)
+    return table[list(dict.fromkeys(results["setting"]))]
+
+
+def late_spread(results: pd.DataFrame, epochs: int = 5) -> pd.DataFrame:
+    """Standard deviation of the test accuracy over a run's last epochs, in points, as above."""
+    spread = [np.std(h["test_accuracy"][-epochs:], ddof=1) for h in results["history"]]
+    return accuracies(results.assign(spread=spread), "spread")
+
+
+THE_CLAIM = {
+    "GN + L1 − (BN + L1 + L2)": ("GN + L1", "BN + L1 + L2"),
+    "GN + L1 − (LN + L2)": ("GN + L1", "LN + L2"),
+}
+CREDIT = {"GN + L1 − GN": ("GN + L1", "GN")}
+# Turned round: steadier is a smaller spread.
+STEADIER = {name: (b, a) for name, (a, b) in THE_CLAIM.items()}
+EQUIVALENT_POINTS = 0.1  # of accuracy on all of MNIST: ten of its 10,000 test images
+
+
+BATCH_POINTS = 0.3  # on 10,000 training images, where accuracies scatter more
+REFERENCE_BATCH = 32
+
+
+def batches_of(table: pd.DataFrame) -> list[int]:
+    """The batch sizes of the grid's settings, which are called as in "GN, batch 2"."""
+    return sorted({int(setting.rpartition(" ")[2]) for setting in table.columns})
+
+
+def against_reference(table: pd.DataFrame, norm: str) -> dict[str, tuple[str, str]]:
+    """Pairs for ``unmoved``: each batch size against the reference's."""
+    return {
+        f"{norm}, batch {n} − {REFERENCE_BATCH}": (
+            f"{norm}, batch {n}",
+            f"{norm}, batch {REFERENCE_BATCH}",
+        )
+        for n in batches_of(table)
+        if n != REFERENCE_BATCH
+    }
+
+
+def change(table: pd.DataFrame, norm: str, n: int) -> pd.Series:
+    """What a norm gains, seed by seed, from batches of n in place of the reference's."""
+    return table[f"{norm}, batch {n}"] - table[f"{norm}, batch {REFERENCE_BATCH}"]
+
+
+@torch.no_grad()
+def effect_of_batch_mates(norm: str, channels: int = 16, seed: int = 0) -> float:
+    """By how much one image's output of the norm moves, at most, when its batch-mates change.
+
+    In training mode, for activations of mean 0 and variance 1, (8, channels, 7, 7).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layer = make_norm(norm, channels)
+    x = torch.randn(8, channels, 7, 7, generator=generator)
+    others = 3 * torch.randn(8, channels, 7, 7, generator=generator) + 1
+    others[0] = x[0]
+    return (layer(x)[0] - layer(others)[0]).abs().max().item()
+
+
+# ----------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A line of the README's table."""
+
+    claim: str
+    verdict: str
+    effect: str
+    seeds: int
+    notebook: str
+
+
+def _lines(found: pd.DataFrame, claims: Sequence[str], unit: str, notebook: str) -> list[Claim]:
+    effects = [Effect(*row) for row in found[["mean", "low", "high", "p", "seeds"]].to_numpy()]
+    return [
+        Claim(claim, judged, f"{effect} {unit}", int(effect.seeds), notebook)
+        for claim, judged, effect in zip(claims, found["verdict"], effects, strict=True)
+    ]
+
+
+def replication_claims(folder: Path = RESULTS) -> list[Claim]:
+    """(d): GN + L1 against the others, and its last epochs."""
+    notebook, points = "Session6_5_does_it_replicate", "points"
+    replicate, constant, source = (
+        load_results(name, folder) for name in ("replicate", "constant", "source")
+    )
+    epochs = len(replicate["history"][0]["epoch"])
+    lines = _lines(
+        contrasts(accuracies(replicate), THE_CLAIM | CREDIT),
+        [
+            f"GN + L1 beats BN + L1 + L2 on MNIST ({epochs} epochs)",
+            "GN + L1 beats LN + L2",
+            "It is L1 that helps: GN + L1 beats GN",
+        ],
+        points,
+        notebook,
+    )
+    lines += _lines(
+        contrasts(accuracies(source), THE_CLAIM),
+        [
+            "GN + L1 beats BN + L1 + L2 with L1 as a mean per tensor, over every parameter",
+            "GN + L1 beats LN + L2 with L1 written so",
+        ],
+        points,
+        notebook,
+    )
+    for results, rate in ((replicate, "one-cycle"), (constant, "constant")):
+        lines += _lines(
+            contrasts(late_spread(results), STEADIER),
+            [
+                f"GN + L1 is steadier than {other} in the last 5 epochs ({rate} learning rate)"
+                for other in ("BN + L1 + L2", "LN + L2")
+            ],
+            "points of SD",
+            notebook,
+        )
+    return lines
+
+
+def batch_size_claims(folder: Path = RESULTS) -> list[Claim]:
+    """(c): GN and the batch size, BN beside it."""
+    notebook = "Session6_3_batch_size"
+    results = load_results("batch_size", folder)
+    table = accuracies(results)
+    moved = effect_of_batch_mates("GN")
+    exact = Claim(
+        "GN's output for an image does not depend on the rest of its batch",
+        SUPPORTED if moved <= 1e-6 else CONTRADICTED,
+        f"moves by {moved:.0e} at most (BN's: {effect_of_batch_mates('BN'):.1f})",
+        1,
+        notebook,
+    )
+    same = unmoved(table, against_reference(table, "GN"), BATCH_POINTS)
+    largest = same.loc[[same["mean"].abs().idxmax()]].assign(verdict=all_of(list(same["verdict"])))
+    smallest = batches_of(table)[0]
+    interaction = pd.DataFrame(
+        {"GN": change(table, "GN", smallest), "BN": change(table, "BN", smallest)}
+    )
+    precise = accuracies(results[results["norm"] == "BN"], "precise_test_accuracy")
+    interaction["BN, precise"] = change(precise, "BN", smallest)
+    lost = contrasts(interaction, {"running": ("GN", "BN"), "precise": ("GN", "BN, precise")})
+    return [
+        exact,
+        *_lines(
+            largest,
+            [
+                f"GN's accuracy is the same, within {BATCH_POINTS} points, at batches of "
+                f"{smallest} to {batches_of(table)[-1]} (largest change: {largest.index[0]})"
+            ],
+            "points",
+            notebook,
+        ),
+        *_lines(
+            lost,
+            [
+                f"BN loses more than GN from batches of {smallest} in place of {REFERENCE_BATCH}",
+                "It still does with precise statistics: the loss is training's, not the running "
+                "average's",
+            ],
+            "points",
+            notebook,
+        ),
+    ]
+
+
+def markdown(claims: Sequence[Claim]) -> str:
+    """The table as the README has it; intervals at 95%, uncorrected."""
+    rows = [
+        f"| {c.claim} | **{c.verdict}** | {c.effect} | {c.seeds} | "
+        f"[{c.notebook}](notebooks/{c.notebook}.ipynb) |"
+        for c in claims
+    ]
+    head = [
+        "| Claim | Verdict | Effect, 95% interval | Seeds | Notebook |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+BETWEEN = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end of claims -->)", re.DOTALL)
+
+
+def write_readme(table: str, path: Path = REPOSITORY / "README.md") -> None:
+    """Puts the table between the README's two marks; written beside and moved into place.
+
+    Raises:
+        SweepError: where the marks are missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    if not BETWEEN.search(text):
+        raise SweepError(
+            f"{path.name} has no place for the table: add the lines '<!-- claims -->' and "
+            f"'<!-- end of claims -->', with a line between them."
+        )
+    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(BETWEEN.sub(lambda _: table, text))
+    os.chmod(beside, path.stat().st_mode)
+    os.replace(beside, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    asked = parser.parse_args(arguments)
+    try:
+        table = markdown(replication_claims(asked.results) + batch_size_claims(asked.results))
+        if asked.write:
+            write_readme(table)
+    except (SweepError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
