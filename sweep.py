@@ -205,7 +205,7 @@ def tasks(name: str, seeds: int = 10, data: str = "mnist") -> list[Task]:
 # ------------------------------------------------------------------------- what makes a row stale
 
 # Reached from fit, but without a say in its figures.
-UNCOUNTED = {"Checkpoint", "_progress", "_last_test"}
+UNCOUNTED = {"Checkpoint", "_progress", "_last_test", "keep_freed_memory"}
 
 
 class _Bare(ast.NodeTransformer):
