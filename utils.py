@@ -280,9 +280,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(x.device)
     # F.affine_grid's grid, as one matrix product in place of N small ones.
     grid = theta @ _pixel_centres(*x.shape[2:]).to(x.device)  # (N, 2, H*W)
-    return F.grid_sample(
-        x, grid.view(-1, 2, *x.shape[2:]).permute(0, 2, 3, 1), align_corners=False
-    )
+    return F.grid_sample(x, grid.view(-1, 2, *x.shape[2:]).permute(0, 2, 3, 1), align_corners=False)
 
 
 def _pixel_centres(height: int, width: int) -> Tensor:
