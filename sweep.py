@@ -98,8 +98,8 @@ def factorial(epochs: int = 10) -> list[Experiment]:
 def constant(epochs: int = 10) -> list[Experiment]:
     """The three experiments at a learning rate that does not fall, a fifth of the peak.
 
-    A fifth is near what such networks are trained with where no schedule helps (0.003 for a peak of
-    0.015). Every epoch is augmented: a change of the images before the last epochs would look like
+    A fifth is near what such networks are trained with where no schedule helps (0.005 for a peak of
+    0.025). Every epoch is augmented: a change of the images before the last epochs would look like
     a lack of consistency in them.
     """
     return [

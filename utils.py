@@ -303,7 +303,7 @@ class Experiment:
     mean_l1: bool = False  # L1 as it is often written: each tensor's mean, gains and biases too
     epochs: int = 20
     batch_size: int = 128
-    lr: float = 0.015  # Adam's step size, at its peak
+    lr: float = 0.025  # Adam's step size, at its peak
     schedule: str = "one-cycle"  # up, then down to nothing; or "constant"
     augment: bool = True
     plain_epochs: int = 2  # the last epochs, which see the images as they are
