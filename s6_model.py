@@ -27,7 +27,7 @@ class Affine(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return torch.addcmul(self.bias.view(1, -1, 1, 1), self.weight.view(1, -1, 1, 1), x)
 
 
 NORMS = ("BN", "LN", "GN", "none")
@@ -137,8 +137,9 @@ def l1_loss(model: nn.Module, everything: bool = False, reduction: str = "sum") 
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"Unknown reduction {reduction!r}: use 'sum' or 'mean'.")
-    magnitudes = [p.abs() for p in penalized(model, everything)]
-    return sum(m.sum() if reduction == "sum" else m.mean() for m in magnitudes)
+    if reduction == "mean":
+        return sum(p.abs().mean() for p in penalized(model, everything))
+    return _flat(penalized(model, everything)).abs().sum()
 
 
 def l2_loss(model: nn.Module, everything: bool = False) -> Tensor:
@@ -147,7 +148,12 @@ def l2_loss(model: nn.Module, everything: bool = False) -> Tensor:
     The ½ makes the gradient of λ·l2_loss equal to λw, so that under plain SGD λ is what the
     optimizer calls ``weight_decay``. Under Adam the two differ (arXiv 1711.05101).
     """
-    return sum(0.5 * p.square().sum() for p in penalized(model, everything))
+    return 0.5 * _flat(penalized(model, everything)).square().sum()
+
+
+def _flat(parameters: list[nn.Parameter]) -> Tensor:
+    """All of them in one row: one sum over that is faster than one sum over each."""
+    return torch.cat([p.flatten() for p in parameters])
 
 
 def summary(model: nn.Module, size: tuple[int, int] = (28, 28)) -> str:
