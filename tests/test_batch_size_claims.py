@@ -7,6 +7,8 @@ import pytest
 import claims
 from claims import CONTRADICTED, NOT_DETECTED, SUPPORTED
 
+pytestmark = pytest.mark.usefixtures("quick_statistics")
+
 BATCHES = (2, 8, 32, 128)
 NORMS = ("none", "BN", "LN", "GN")
 

@@ -1,6 +1,5 @@
 """claims.py against SciPy, NumPy and simulation: its intervals, error rates, verdicts and table."""
 
-import gc
 import itertools
 import json
 
@@ -16,16 +15,12 @@ from claims import ALPHA, CONTRADICTED, NOT_DETECTED, SUPPORTED
 from sweep import SweepError
 from utils import THREE_EXPERIMENTS
 
+pytestmark = pytest.mark.usefixtures("quick_statistics")
+
 SEEDS = 10
 TRIALS = 200
 MANY = 500  # of what is quick
 PAIRS = {"x": ("A", "B"), "y": ("A", "C"), "z": ("A", "D")}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """statsmodels collects all of Python's garbage at each correction: 0.3 s beside torch."""
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 def studies(effect, trials=TRIALS, seed=0, sd=0.085):
