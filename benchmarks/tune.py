@@ -1,6 +1,6 @@
 """Chooses the strengths of the penalties and GN's groups, on validation images alone.
 
-    MNIST_ROOT=... python benchmarks/tune.py [--seeds 2] [--epochs 10] [--jobs 2]
+    MNIST_ROOT=... python benchmarks/tune.py [--seeds 2] [--epochs 10] [--lr 0.025] [--jobs 2]
 
 Trains on 55,000 images, for half as many epochs as the lesson, and measures on the other 5,000
 after the last epoch, another 5,000 for each seed. Prints the mean validation loss (finer than the
@@ -32,7 +32,7 @@ GROUPS = (2, 4)
 NEAR = 0.0005
 
 
-def candidates(epochs: int) -> list[utils.Experiment]:
+def candidates(epochs: int, lr: float) -> list[utils.Experiment]:
     """GN + L1 and LN + L2 at each strength of their own penalty, GN in groups of each size."""
     grid = []
     for e in utils.THREE_EXPERIMENTS[:2]:
@@ -42,7 +42,7 @@ def candidates(epochs: int) -> list[utils.Experiment]:
             L2 if e.l2 else (0.0,),
         )
         grid += [
-            dataclasses.replace(e, groups=groups, l1=l1, l2=l2, epochs=epochs)
+            dataclasses.replace(e, groups=groups, l1=l1, l2=l2, epochs=epochs, lr=lr)
             for groups, l1, l2 in choices
         ]
     return grid
@@ -59,10 +59,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--lr", type=float, default=utils.Experiment.lr, help="at its peak")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--directory", type=Path, default=utils.REPOSITORY / "build" / "tune")
     arguments = parser.parse_args()
-    seeds, grid = range(arguments.seeds), candidates(arguments.epochs)
+    seeds, grid = range(arguments.seeds), candidates(arguments.epochs, arguments.lr)
     runs = [dataclasses.replace(e, seed=seed) for e in grid for seed in seeds]
     work = Parallel(arguments.jobs, return_as="generator")
     histories = work(delayed(train)(e, arguments.directory) for e in runs)
