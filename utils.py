@@ -301,7 +301,7 @@ class Experiment:
     l1: float = 0.0  # λ1, times Σ|w|
     l2: float = 0.0  # λ2, times ½Σw²
     mean_l1: bool = False  # L1 as it is often written: each tensor's mean, gains and biases too
-    epochs: int = 16
+    epochs: int = 18
     batch_size: int = 128
     lr: float = 0.025  # Adam's step size, at its peak
     schedule: str = "one-cycle"  # up, then down to nothing; or "constant"
