@@ -287,7 +287,7 @@ ROOTS = ("fit",)
     [
         ("10 * torch.pi", "13 * torch.pi", True),  # in augment, which batches calls
         ("MEAN, STD = 0.1307", "MEAN, STD = 0.1308", True),
-        ("0.5 * p.square()", "p.square()", True),
+        ("0.5 * _flat(", "_flat(", True),
         ("nn.ReLU(inplace=True)", "nn.SiLU(inplace=True)", True),
         ("if not loss.isfinite():", "if loss.isnan():", True),
         ("# so do two", "", False),
