@@ -12,10 +12,8 @@ verdicts are
 """
 
 import argparse
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from s6_model import make_norm
 from sweep import RESULTS, SweepError, load_results
-from utils import REPOSITORY
+from utils import REPOSITORY, replacing
 
 ALPHA = 0.05
 SUPPORTED, CONTRADICTED, NOT_DETECTED = "supported", "contradicted", "not detected"
@@ -204,6 +202,32 @@ def p_beyond(a: Sequence[float], b: Sequence[float], margin: float) -> float:
     return float(stats.t.sf(near, len(difference) - 1) + stats.t.sf(far, len(difference) - 1))
 
 
+def _effect(row) -> Effect:
+    """The effect that a row of a family's table holds."""
+    return Effect(row.mean, row.low, row.high, row.p, row.seeds)
+
+
+def readable(found: pd.DataFrame) -> pd.DataFrame:
+    """What ``contrasts``, ``unmoved`` or ``small_batch_contrasts`` found, as text for reading.
+
+    Intervals are at 95% and uncorrected; p values are those that the verdict goes by.
+    """
+    names = {
+        "p_holm": "p (Holm)",
+        "p_equivalent": "p, equivalent",
+        "p_beyond": "p, beyond (Holm)",
+    }
+    shown = pd.DataFrame(index=found.index)
+    shown["mean"] = found["mean"].map("{:+.3f}".format)
+    shown["95% interval"] = [f"{row.low:+.3f} to {row.high:+.3f}" for row in found.itertuples()]
+    for column in found.columns.intersection(list(names)):
+        shown[names[column]] = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in found[column]]
+    shown["seeds"] = found["seeds"]
+    if "left_out" in found:
+        shown["left out"] = found["left_out"]
+    return shown.assign(verdict=found["verdict"])
+
+
 # ------------------------------------------------------------------- what the claims are made of
 
 
@@ -230,7 +254,6 @@ STEADIER = {
     "LN + L2 − (GN + L1)": ("LN + L2", "GN + L1"),
 }
 EQUIVALENT_POINTS = 0.1  # of accuracy on all of MNIST: ten of its 10,000 test images
-
 
 BATCH_POINTS = 0.3  # on 10,000 training images, where accuracies scatter more
 REFERENCE_BATCH = 32
@@ -282,19 +305,19 @@ BN_LOSES = {
 }
 
 
-def withheld(found: pd.DataFrame, left_out: int) -> pd.DataFrame:
-    """Contrasts, not supported where they rest on a part of the seeds because runs failed."""
-    verdicts = found["verdict"].replace(SUPPORTED, NOT_DETECTED) if left_out else found["verdict"]
-    return found.assign(left_out=left_out, verdict=verdicts)
-
-
 def small_batch_contrasts(
     changes: pd.DataFrame, pairs: Mapping[str, tuple[str, str]] = BN_LOSES
 ) -> pd.DataFrame:
-    """``contrasts`` of changes over the seeds that are whole in all of them."""
+    """``contrasts`` of changes over the seeds that are whole in all of them.
+
+    None is supported where it rests on a part of the seeds because runs failed.
+    """
     columns = list(dict.fromkeys(column for pair in pairs.values() for column in pair))
     whole = changes[columns].dropna()
-    return withheld(contrasts(whole, pairs), len(changes) - len(whole))
+    found = contrasts(whole, pairs).assign(left_out=len(changes) - len(whole))
+    if len(whole) < len(changes):
+        found["verdict"] = found["verdict"].replace(SUPPORTED, NOT_DETECTED)
+    return found
 
 
 @torch.no_grad()
@@ -326,10 +349,9 @@ class Claim:
 
 
 def _lines(found: pd.DataFrame, claims: Sequence[str], unit: str, notebook: str) -> list[Claim]:
-    effects = [Effect(*row) for row in found[["mean", "low", "high", "p", "seeds"]].to_numpy()]
     return [
-        Claim(claim, judged, f"{effect} {unit}", int(effect.seeds), notebook)
-        for claim, judged, effect in zip(claims, found["verdict"], effects, strict=True)
+        Claim(claim, row.verdict, f"{_effect(row)} {unit}", row.seeds, notebook)
+        for claim, row in zip(claims, found.itertuples(), strict=True)
     ]
 
 
@@ -414,11 +436,16 @@ def batch_size_claims(folder: Path = RESULTS) -> list[Claim]:
     ]
 
 
-def markdown(claims: Sequence[Claim]) -> str:
-    """The table as the README has it; intervals at 95%, uncorrected."""
+def markdown(claims: Sequence[Claim], folder: str = "notebooks/") -> str:
+    """The table as the README has it; intervals at 95%, uncorrected.
+
+    Args:
+        claims: its lines.
+        folder: of the notebooks, as seen from where the table stands.
+    """
     rows = [
         f"| {c.claim} | **{c.verdict}** | {c.effect} | {c.seeds} | "
-        f"[{c.notebook}](notebooks/{c.notebook}.ipynb) |"
+        f"[{c.notebook}]({folder}{c.notebook}.ipynb) |"
         for c in claims
     ]
     head = [
@@ -432,7 +459,7 @@ BETWEEN = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end of claims -->)", r
 
 
 def write_readme(table: str, path: Path = REPOSITORY / "README.md") -> None:
-    """Puts the table between the README's two marks; written beside and moved into place.
+    """Puts the table between the README's two marks.
 
     Raises:
         SweepError: where the marks are missing.
@@ -443,11 +470,8 @@ def write_readme(table: str, path: Path = REPOSITORY / "README.md") -> None:
             f"{path.name} has no place for the table: add the lines '<!-- claims -->' and "
             f"'<!-- end of claims -->', with a line between them."
         )
-    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with replacing(path, "w", encoding="utf-8") as file:
         file.write(BETWEEN.sub(lambda _: table, text))
-    os.chmod(beside, path.stat().st_mode)
-    os.replace(beside, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

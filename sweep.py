@@ -57,6 +57,7 @@ from utils import (
     load_data,
     normalize,
     predict,
+    replacing,
     split_validation,
 )
 
@@ -490,17 +491,13 @@ def read_rows(path: Path, name: str) -> Rows:
 
 
 def write_rows(path: Path, rows: Rows) -> None:
-    """Written beside and moved into place, so that at any moment the file is whole."""
+    """The table as a file, which at any moment is whole."""
     columns = dict.fromkeys(itertools.chain(COLUMNS, *rows.values()))
-    beside = path.with_suffix(".partial")
     try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows.values())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
     except OSError as error:
         raise SweepError(
             f"{_shown(path)} could not be written ({error.strerror}): make room and start again; "
@@ -561,11 +558,14 @@ def missing(rows: Rows, wanted: Sequence[Task], retry_failed: bool = False) -> l
 # ------------------------------------------------------------------------------------- running
 
 
-def begin_worker() -> None:
-    """Leaves Ctrl-C to the sweep, and ends when the sweep does, though that be killed."""
+def begin_worker(the_sweep: int) -> None:
+    """Leaves Ctrl-C to the sweep, and ends when the sweep does, though that be killed.
+
+    Args:
+        the_sweep: its process, which may be gone by the time that the worker begins.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.tqdm.set_lock(threading.RLock())  # its own is shared by processes, and leaks at a kill
-    the_sweep = os.getppid()
 
     def watch():
         while os.getppid() == the_sweep:
@@ -578,7 +578,11 @@ def begin_worker() -> None:
 def on_processes(jobs: int) -> contextlib.AbstractContextManager:
     """joblib's runs go to so many processes of this machine; one job stays in this process."""
     return joblib.parallel_config(
-        "loky", n_jobs=jobs, inner_max_num_threads=1, initializer=begin_worker
+        "loky",
+        n_jobs=jobs,
+        inner_max_num_threads=1,
+        initializer=begin_worker,
+        initargs=(os.getpid(),),
     )
 
 

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,9 +54,6 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 SECONDS_PER_MIRROR = 15
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 class DataError(RuntimeError):
@@ -491,10 +489,11 @@ def keep_freed_memory() -> None:
     By default glibc hands it back, and each step has the system clear those pages anew, which takes
     about as long as the arithmetic of a network this small. Elsewhere than on glibc, nothing.
     """
+    trim_threshold, mmap_threshold = -1, -3  # as in glibc's malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 2**31 - 1)):
-            mallopt(parameter, size)
+        mallopt(mmap_threshold, 32 * 2**20)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def fit(
@@ -586,11 +585,31 @@ def _progress(label: str, total: int, done: int) -> tqdm.std.tqdm:
     return kind(desc=label, total=total, initial=done, unit="step", mininterval=0.5, disable=off)
 
 
-class Checkpoint:
-    """One file per experiment, holding the last whole epoch of a run and all that is needed next.
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
+    """A file to write to, beside the path, which takes its place when it is whole.
 
-    Written beside and moved into place, so that at any moment the file is whole or not there.
+    At any moment the path is whole or not there; after an error it is as it was.
+
+    Args:
+        path: of the file to replace or make; it keeps its permissions.
+        mode, how: as in ``open``.
     """
+    beside = path.with_name(path.name + ".partial")
+    try:
+        with beside.open(mode, **how) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """One file per experiment: the last whole epoch of a run and all that is needed next."""
 
     VERSION = 1
 
@@ -639,15 +658,10 @@ class Checkpoint:
     def save(self) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"identity": self.identity, "history": self.run.history.epochs}
-        beside = self.path.with_suffix(".partial")
         try:
-            with beside.open("wb") as file:
+            with replacing(self.path) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
         except (OSError, RuntimeError) as error:
-            beside.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{self.path} could not be written ({error}): make room, or choose another "
                 f"directory. The epochs before are in it still; run again to continue."

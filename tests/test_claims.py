@@ -387,6 +387,26 @@ def test_a_run_missing_from_an_arm_ends_in_a_sentence(tmp_path):
         claims.replication_claims(tmp_path)
 
 
+def test_readable_shows_each_figure_that_a_verdict_goes_by():
+    table = next(studies(0.3))
+    shown = claims.readable(claims.contrasts(table, PAIRS, margin=0.1))
+    d = table["A"] - table["B"]
+    assert shown.loc["x", "mean"] == f"{d.mean():+.3f}"
+    low, high = stats.ttest_rel(table["A"], table["B"]).confidence_interval()
+    assert shown.loc["x", "95% interval"] == f"{low:+.3f} to {high:+.3f}"
+    assert shown.loc["x", "p (Holm)"] == "< 0.001" and shown.loc["x", "p, equivalent"] == "1.000"
+    assert list(shown["verdict"]) == [SUPPORTED] * 3 and set(shown["seeds"]) == {SEEDS}
+
+    moved = claims.readable(claims.unmoved(table, PAIRS, 0.1))
+    assert list(moved["verdict"]) == [CONTRADICTED] * 3
+    assert set(moved["p, beyond (Holm)"]) == {"< 0.001"} and set(moved["left out"]) == {0}
+
+
+def test_links_lead_to_the_notebooks_from_where_the_table_stands():
+    assert "](notebooks/Session6_X.ipynb)" in claims.markdown([CLAIM])
+    assert "](Session6_X.ipynb)" in claims.markdown([CLAIM], folder="")
+
+
 @pytest.mark.skipif(not claims.RESULTS.exists(), reason="results/ does not exist yet")
 def test_the_readmes_table_is_what_the_results_say():
     found = claims.BETWEEN.search((ROOT / "README.md").read_text(encoding="utf-8"))

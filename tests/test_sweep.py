@@ -369,6 +369,11 @@ def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch):
     restarts_to_the_same_rows(tmp_path, whole, monkeypatch)
 
 
+def test_a_worker_that_begins_after_the_sweep_was_killed_ends():
+    code = "import os, sweep, time; sweep.begin_worker(the_sweep=os.getpid()); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=50).returncode == 1
+
+
 def test_interrupted_keeps_what_is_finished(tmp_path, whole, monkeypatch, capsys):
     def interrupt():
         wait_for_rows(tmp_path, 2)

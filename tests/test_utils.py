@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -257,6 +258,31 @@ def test_augmentation_turns_as_torchvision_does(monkeypatch):
     bilinear = torchvision.transforms.InterpolationMode.BILINEAR
     oracle = torchvision.transforms.functional.rotate(x, 10, bilinear)
     torch.testing.assert_close(utils.augment(x, None), oracle, atol=1e-4, rtol=0)
+
+
+def test_augmentation_is_as_scipy_does_it():
+    """Each image by the matrix that its random numbers stand for, in float64 and in pixels."""
+    x = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    out = utils.augment(x, torch.Generator().manual_seed(2))
+    again = torch.Generator().manual_seed(2)
+    draws = [2 * torch.rand(8, generator=again).double() - 1 for _ in range(6)]
+    limits = (math.radians(10), 0.2, 0.12, 0.12, 1.5, 1.5)
+    for i, row in enumerate(zip(*draws, strict=True)):
+        angle, slant, width, height, right, down = (
+            float(v) * limit for v, limit in zip(row, limits, strict=True)
+        )
+        turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        matrix = np.array(turn) @ [[1, slant], [0, 1]] @ np.diag([1 + width, 1 + height])
+        matrix, shift = matrix[::-1, ::-1], np.array([down, right])  # scipy has (row, column)
+        middle = np.full(2, 13.5)
+        oracle = scipy.ndimage.affine_transform(
+            np.pad(x[i, 0].double().numpy(), 9),  # zeros outside, also for the interpolation
+            matrix,
+            offset=9 + middle - matrix @ middle + shift,
+            output_shape=(28, 28),
+            order=1,
+        )
+        np.testing.assert_allclose(out[i, 0].numpy(), oracle, atol=1e-4)
 
 
 # ----------------------------------------------------------------------------------- training
