@@ -11,6 +11,7 @@ import argparse
 import base64
 import io
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
+BAR = re.compile(r"(\s|\x1b\[A)*(\r|$)")  # of tqdm's, one of several perhaps: \x1b[A is a line up
 TABLE = "final-table"  # the tag of the cell whose output is printed at the end
 
 
@@ -32,7 +34,7 @@ class LiveClient(NotebookClient):
         content = msg["content"]
         if msg["msg_type"] == "stream" and content["name"] == "stderr":
             text = content["text"]
-            if text.startswith("\r") or not text.strip():
+            if BAR.match(text):
                 sys.stderr.write(text)
                 sys.stderr.flush()
                 return None

@@ -6,12 +6,17 @@ and arrays).
 """
 
 import contextlib
+import copyreg
 import ctypes
 import functools
 import hashlib
+import multiprocessing.connection
 import os
+import pickle
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -299,7 +304,7 @@ class Experiment:
     l1: float = 0.0  # λ1, times Σ|w|
     l2: float = 0.0  # λ2, times ½Σw²
     mean_l1: bool = False  # L1 as it is often written: each tensor's mean, gains and biases too
-    epochs: int = 18
+    epochs: int = 20
     batch_size: int = 128
     lr: float = 0.025  # Adam's step size, at its peak
     schedule: str = "one-cycle"  # up, then down to nothing; or "constant"
@@ -337,6 +342,10 @@ class Diverged(RuntimeError):
     def __init__(self, message: str, history: "History"):
         super().__init__(message)
         self.history = history
+
+
+# Exceptions are rebuilt from their message alone unless told otherwise.
+copyreg.pickle(Diverged, lambda error: (Diverged, (str(error), error.history)))
 
 
 class CheckpointError(RuntimeError):
@@ -486,8 +495,9 @@ def evaluate(model: Net, images: Images | None) -> tuple[float, float]:
 def keep_freed_memory() -> None:
     """Lets the C library keep the memory of freed tensors of up to 32 MB for the next ones.
 
-    By default glibc hands it back, and each step has the system clear those pages anew, which takes
-    about as long as the arithmetic of a network this small. Elsewhere than on glibc, nothing.
+    By default glibc hands large ones back, and the system clears their pages anew at the next step:
+    dozens of page faults a step, which is little for a network as small as the lesson's, and much
+    for larger activations. Elsewhere than on glibc, nothing.
     """
     trim_threshold, mmap_threshold = -1, -3  # as in glibc's malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -556,6 +566,141 @@ def fit(
     return run
 
 
+def fit_together(
+    experiments: Sequence[Experiment],
+    data: Data,
+    directory: str | Path | None = None,
+    device: str | None = None,
+) -> list[Run]:
+    """``fit`` for several experiments at the same time, each in a process of its own.
+
+    A network this small gains little from a second core; a second network does. Each process has
+    one thread, so that on one machine the outcome is bit for bit that of ``fit`` on one thread. On
+    an accelerator, one experiment is trained after another, in this process.
+
+    An interrupt ends all of them and gives the runs so far.
+
+    Args:
+        experiments: what to train, each a different one.
+        data, directory, device: as in ``fit``.
+
+    Raises:
+        ValueError: where an experiment comes twice.
+        Diverged, CheckpointError: as ``fit``, at the first of them; the others are stopped.
+        RuntimeError: when a process is killed from outside.
+    """
+    if len(set(experiments)) < len(experiments):
+        raise ValueError("The same experiment comes twice: give each a seed of its own.")
+    if pick_device(device).type != "cpu":
+        runs = []
+        for experiment in experiments:
+            runs.append(fit(experiment, data, directory, device))
+            if not runs[-1].finished:
+                break
+        return runs
+    with contextlib.ExitStack() as stack:
+        shared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
+        shared.write_bytes(pickle.dumps(data))
+        tasks = [(e, shared, directory) for e in experiments]
+        processes = [stack.enter_context(_process(*task)) for task in tasks]
+        bars = []
+        for e in experiments:
+            steps = e.epochs * -(-len(data.train) // e.batch_size)
+            bars.append(stack.enter_context(_progress(e.label, steps, 0)))
+        return _collect(experiments, processes, bars)
+
+
+@contextlib.contextmanager
+def _process(*task) -> Iterator[multiprocessing.connection.Connection]:
+    """A process that trains, and the connection to it. At the end of the block it is gone."""
+    # A fork of this process would inherit torch's locks. Where it is safe, fork one that has done
+    # nothing but import: it starts at once, and the libraries are in memory once.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload(["torchvision", "sklearn", "scipy.stats", "matplotlib.pyplot"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_fit_in_process, args=(theirs, *task), daemon=True)
+    process.start()
+    theirs.close()  # or its end would go unnoticed
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+def _collect(experiments, connections, bars) -> list[Run]:
+    """Shows the processes' progress until each has sent its run."""
+    runs = {}
+    while len(runs) < len(connections):
+        waiting = [c for i, c in enumerate(connections) if i not in runs]
+        try:
+            for connection in multiprocessing.connection.wait(waiting):
+                i = connections.index(connection)
+                try:
+                    message = connection.recv()
+                except EOFError as error:
+                    raise RuntimeError(
+                        f"The process that trained {experiments[i].label} was killed, most likely "
+                        f"for want of memory: train one experiment after another, with fit."
+                    ) from error
+                if isinstance(message, Exception):
+                    raise message
+                if isinstance(message, Run):
+                    runs[i] = message
+                else:
+                    steps, shown = message
+                    bars[i].update(steps)
+                    if shown is None:  # it begins, perhaps where a checkpoint ends
+                        bars[i].unpause()
+                    else:
+                        bars[i].set_postfix(**shown)
+        except KeyboardInterrupt:
+            for connection in waiting:
+                with contextlib.suppress(OSError):
+                    connection.send("stop")
+    return [runs[i] for i in range(len(connections))]
+
+
+class _Relay:
+    """Stands for the bar that ``fit_together`` shows, in the process that does the steps."""
+
+    connection = None  # to the process that shows the bar; None where there is none
+
+    def __init__(self, done: int):
+        self.connection.send((done, None))
+        self.steps = 0
+
+    def __enter__(self) -> "_Relay":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.set_postfix()
+
+    def update(self) -> None:
+        self.steps += 1
+        if self.connection.poll():  # asked to stop
+            raise KeyboardInterrupt
+
+    def set_postfix(self, **shown) -> None:
+        self.connection.send((self.steps, shown))
+        self.steps = 0
+
+
+def _fit_in_process(connection, experiment: Experiment, shared: Path, directory) -> None:
+    """What a process of ``fit_together`` does; it ends with the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which says when to stop
+    torch.set_num_threads(1)
+    _Relay.connection = connection
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            data = pickle.loads(shared.read_bytes())
+            outcome = fit(experiment, data, directory, device="cpu")
+        except Exception as error:  # for the process that asked
+            outcome = error
+        connection.send_bytes(pickle.dumps(outcome))  # send() would share the tensors' memory
+
+
 def _why_diverged(experiment: Experiment, epoch: int, step: int, loss: float) -> str:
     heavy = experiment.l1 > 1e-2 or experiment.l2 > 1
     cause = (
@@ -573,12 +718,14 @@ def _last_test(run: Run) -> dict[str, str]:
     return {"test": f"{run.history['test_accuracy'][-1]:.2%}"} if len(run.history) else {}
 
 
-def _progress(label: str, total: int, done: int) -> tqdm.std.tqdm:
+def _progress(label: str, total: int, done: int) -> "tqdm.std.tqdm | _Relay":
     """A bar with the time left: a widget in a notebook, text in a terminal.
 
     ``PROGRESS=text`` asks for text in a notebook too, on stderr, for whoever executes it without
     a browser; ``PROGRESS=none`` for no bar.
     """
+    if _Relay.connection is not None:
+        return _Relay(done)
     asked = os.environ.get("PROGRESS")
     kind = tqdm.std.tqdm if asked == "text" else tqdm.auto.tqdm
     off = asked == "none"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import scipy.ndimage
 import torch
@@ -496,6 +498,104 @@ def test_a_killed_run_ends_as_one_never_killed(tmp_path):
     kept = torch.load(file, weights_only=True)["history"]
     assert 1 <= len(kept) < 6
     assert same(fit(experiment, data, tmp_path), fit(experiment, data))
+
+
+# ---------------------------------------------------------------------------- several at one time
+
+TWO = [dataclasses.replace(SHORT, norm=norm, epochs=4) for norm in ("GN", "BN")]
+
+
+def test_together_is_as_alone_and_in_order(digits):
+    short_last = [TWO[0], dataclasses.replace(TWO[1], epochs=1)]
+    together = utils.fit_together(short_last, digits)
+    assert all(same(run, fit(e, digits)) for e, run in zip(short_last, together, strict=True))
+
+
+def test_interrupted_together_are_usable_and_continue(digits, tmp_path, capsys):
+    long = [dataclasses.replace(e, epochs=200) for e in TWO]
+
+    def interrupt():
+        while len(list(tmp_path.glob("*.pt"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    part = utils.fit_together(long, digits, tmp_path)
+    thread.join()
+    assert [run.experiment for run in part] == long
+    assert all(1 <= len(run.history) < 200 and not run.finished for run in part)
+    kept = [torch.load(file, weights_only=True)["history"] for file in tmp_path.glob("*.pt")]
+    assert sorted(map(len, kept)) == sorted(len(run.history) for run in part)
+
+
+TOGETHER = """
+import sys, dataclasses, torch, utils
+if __name__ == "__main__":
+    one = utils.Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=4, dropout=0.1)
+    two = [one, dataclasses.replace(one, norm="BN")]
+    utils.fit_together(two, utils.load_data("digits"), sys.argv[1])
+"""
+
+
+def test_killed_together_end_as_if_never_killed(tmp_path):
+    data = utils.load_data("digits")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TOGETHER, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=30)[1] == [], "they outlive it"
+    epochs = [len(torch.load(file, weights_only=True)["history"]) for file in tmp_path.glob("*.pt")]
+    assert 1 <= sum(epochs) < 8
+    continued = utils.fit_together(TWO, data, tmp_path)
+    assert all(same(run, fit(e, data)) for e, run in zip(TWO, continued, strict=True))
+
+
+def test_one_that_diverges_ends_all_with_its_reason(digits):
+    wild = dataclasses.replace(TWO[0], lr=1e9)
+    with pytest.raises(Diverged, match=r"GN \+ L1 \+ L2 diverged in epoch") as caught:
+        utils.fit_together([wild, dataclasses.replace(TWO[1], epochs=10_000)], digits)
+    epoch = int(re.search(r"epoch (\d+)", str(caught.value))[1])
+    assert caught.value.history["epoch"] == list(range(1, epoch))
+    assert not [p for p in multiprocessing.active_children() if p.is_alive()]
+
+
+def test_one_that_is_killed_from_outside_is_named(digits):
+    def kill_the_second():
+        while len(children := multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        max(children, key=lambda process: process.pid).kill()
+
+    thread = threading.Thread(target=kill_the_second)
+    thread.start()
+    with pytest.raises(
+        RuntimeError, match=r"BN \+ L1 \+ L2 was killed.*one experiment after another"
+    ):
+        utils.fit_together([dataclasses.replace(e, epochs=10_000) for e in TWO], digits)
+    thread.join()
+
+
+def test_refuses_the_same_experiment_twice(digits):
+    with pytest.raises(ValueError, match="a seed of its own"):
+        utils.fit_together([SHORT, SHORT], digits)
+
+
+def test_on_an_accelerator_one_is_trained_after_another(digits, monkeypatch):
+    trained = []
+
+    def fit_there(experiment, data, directory, device):
+        trained.append((experiment, device))
+        return utils.Run(None, utils.History(experiment, [{}] * experiment.epochs))
+
+    monkeypatch.setattr(utils, "fit", fit_there)
+    runs = utils.fit_together(TWO, digits, device="cuda")
+    assert trained == [(e, "cuda") for e in TWO] and [r.experiment for r in runs] == TWO
 
 
 def test_every_moment_of_a_save_leaves_a_whole_checkpoint(digits, tmp_path, monkeypatch):
