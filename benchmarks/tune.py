@@ -48,6 +48,12 @@ def candidates(epochs: int, lr: float) -> list[utils.Experiment]:
     return grid
 
 
+def choose(losses: dict[utils.Experiment, float]) -> utils.Experiment:
+    """The strongest penalty of those near the lowest loss; of equally strong ones, the lower."""
+    near = [e for e, loss in losses.items() if loss <= min(losses.values()) + NEAR]
+    return max(near, key=lambda e: (e.l1 + e.l2, -losses[e]))
+
+
 def train(experiment: utils.Experiment, directory: Path) -> utils.History:
     os.environ["PROGRESS"] = "none"
     torch.set_num_threads(1)
@@ -82,8 +88,7 @@ def main() -> None:
         mean_loss[e] = loss
     for label in dict.fromkeys(e.label for e in grid):
         losses = {e: loss for e, loss in mean_loss.items() if e.label == label}
-        near = [e for e, loss in losses.items() if loss <= min(losses.values()) + NEAR]
-        print("chosen:", max(near, key=lambda e: (e.l1 + e.l2, -losses[e])))
+        print("chosen:", choose(losses))
 
 
 if __name__ == "__main__":
