@@ -172,18 +172,36 @@ def test_what_is_there_is_found_in_its_direction(effect, expected):
     assert set(found) <= {expected, NOT_DETECTED}
 
 
-def test_holm_is_as_by_hand():
+def holm(ps):
     """The smallest of m p values times m, the next times m - 1, ..., never falling, at most 1."""
+    corrected, highest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(np.argsort(ps)):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = highest
+    return pytest.approx(corrected, abs=1e-9)
+
+
+def test_holm_is_as_by_hand():
     for table in studies(0.05, trials=20):
         found = claims.contrasts(table, PAIRS, margin=0.1)
         ps = [stats.ttest_rel(table[a], table[b]).pvalue for a, b in PAIRS.values()]
-        expected, highest = [0.0] * 3, 0.0
-        for rank, i in enumerate(np.argsort(ps)):
-            highest = max(highest, min(1.0, (3 - rank) * ps[i]))
-            expected[i] = highest
         assert list(found["p"]) == pytest.approx(ps, abs=1e-9)
-        assert list(found["p_holm"]) == pytest.approx(expected, abs=1e-9)
+        assert list(found["p_holm"]) == holm(ps)
         assert list(found.index) == list(PAIRS)
+        beyond = [claims.p_beyond(table[a], table[b], 0.02) for a, b in PAIRS.values()]
+        assert list(claims.unmoved(table, PAIRS, 0.02)["p_beyond"]) == holm(beyond)
+
+
+def test_of_a_family_only_what_stands_the_correction_is_supported():
+    """p is 0.03 for each difference by itself, and 0.09 for each of the three."""
+    d = stats.norm.ppf((np.arange(SEEDS) + 0.5) / SEEDS)
+    d *= stats.t.ppf(0.985, SEEDS - 1) ** -1 * np.sqrt(SEEDS) / d.std(ddof=1)
+    table = pd.DataFrame({"A": 1 + d, "B": 0.0, "C": 1 + d[::-1], "D": 0.0})
+    pairs = {"x": ("A", "B"), "y": ("C", "D"), "z": ("A", "D")}
+    found = claims.contrasts(table, pairs)
+    assert list(found["p"]) == pytest.approx([0.03] * 3)
+    assert list(found["verdict"]) == [NOT_DETECTED] * 3
+    assert list(claims.contrasts(table, {"x": pairs["x"]})["verdict"]) == [SUPPORTED]
 
 
 def test_a_verdict_goes_by_the_corrected_p():
@@ -292,6 +310,15 @@ def test_late_spread_is_the_sd_of_the_last_epochs_in_points():
     two = 1 / 2**0.5  # SD of two values, per distance
     assert spread["b"].tolist() == pytest.approx([two, 0])
     assert spread["a"].tolist() == pytest.approx([2 * two, 10 * two])
+
+
+def test_the_last_epochs_are_five():
+    long = pd.DataFrame(
+        [{"setting": "a", "seed": 0, "history": history([0.1, 0.9, 0.9, 0.9, 0.9, 0.9])}]
+    )
+    assert claims.late_spread(long).loc[0, "a"] == pytest.approx(0)
+    long.at[0, "history"] = history([0.9, 0.1, 0.9, 0.9, 0.9, 0.9])
+    assert claims.late_spread(long).loc[0, "a"] > 1
 
 
 # ---------------------------------------------------------------------------------- the table
