@@ -375,8 +375,9 @@ def replication_claims(folder: Path = RESULTS) -> list[Claim]:
     lines += _lines(
         contrasts(accuracies(source), THE_CLAIM),
         [
-            "GN + L1 beats BN + L1 + L2 with L1 as a mean per tensor, over every parameter",
-            "GN + L1 beats LN + L2 with L1 written so",
+            "GN + L1 beats BN + L1 + L2 with the source's penalties (L1 a mean per tensor, over "
+            "every parameter)",
+            "GN + L1 beats LN + L2 with the source's penalties",
         ],
         points,
         notebook,

@@ -397,7 +397,7 @@ class Run:
         return len(self.history) == self.experiment.epochs
 
 
-# The settings were chosen on the validation split by benchmarks/tune.py.
+# Strengths and groups were chosen on the validation split by benchmarks/tune.py.
 THREE_EXPERIMENTS = (
     Experiment(norm="GN", l1=1e-5),
     Experiment(norm="LN", l2=1e-4),
@@ -869,18 +869,17 @@ def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
     """Train and test accuracy and loss of several histories together.
 
     Args:
-        zoom: leave out of view what lies far below the last epochs, so that those can be read.
+        zoom: leave out of view what lies below the second half of the epochs.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey="row", layout="constrained")
     for row, quantity in zip(axes, ("accuracy", "loss"), strict=True):
         for ax, part in zip(row, ("train", "test"), strict=True):
             plot_curve(histories, f"{part}_{quantity}", ax)
     if zoom and all(len(h) > 3 for h in histories):
-        # The view begins at the worst value of the third epoch.
-        both = ("train", "test")
-        worst = min(h[f"{p}_accuracy"][2] for h in histories for p in both)
+        late = [(h, p, slice(len(h) // 2, None)) for h in histories for p in ("train", "test")]
+        worst = min(min(h[f"{p}_accuracy"][half]) for h, p, half in late)
         axes[0, 0].set_ylim(100 * worst - 0.1, 100.05)
-        axes[1, 0].set_ylim(0, max(h[f"{p}_loss"][2] for h in histories for p in both) * 1.05)
+        axes[1, 0].set_ylim(0, max(max(h[f"{p}_loss"][half]) for h, p, half in late) * 1.05)
     axes[0, 0].legend()
     return figure
 
