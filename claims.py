@@ -210,7 +210,8 @@ def _effect(row) -> Effect:
 def readable(found: pd.DataFrame) -> pd.DataFrame:
     """What ``contrasts``, ``unmoved`` or ``small_batch_contrasts`` found, as text for reading.
 
-    Intervals are at 95% and uncorrected; p values are those that the verdict goes by.
+    Intervals are at 95% and uncorrected. The verdicts of ``contrasts`` go by "p (Holm)", those of
+    ``unmoved`` by its other two.
     """
     names = {
         "p_holm": "p (Holm)",
@@ -221,7 +222,7 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
     shown["mean"] = found["mean"].map("{:+.3f}".format)
     shown["95% interval"] = [f"{row.low:+.3f} to {row.high:+.3f}" for row in found.itertuples()]
     for column in found.columns.intersection(list(names)):
-        shown[names[column]] = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in found[column]]
+        shown[names[column]] = ["< 0.001" if p < 0.0005 else f"{p:.3f}" for p in found[column]]
     shown["seeds"] = found["seeds"]
     if "left_out" in found:
         shown["left out"] = found["left_out"]

@@ -23,7 +23,9 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
-BAR = re.compile(r"(\s|\x1b\[A)*(\r|$)")  # of tqdm's, one of several perhaps: \x1b[A is a line up
+BAR = re.compile(
+    r"\r[^\r\n\x1b]*|\x1b\[A"
+)  # as tqdm draws it; \x1b[A: a line up, where there are several
 TABLE = "final-table"  # the tag of the cell whose output is printed at the end
 
 
@@ -33,11 +35,13 @@ class LiveClient(NotebookClient):
     def process_message(self, msg, cell, cell_index):
         content = msg["content"]
         if msg["msg_type"] == "stream" and content["name"] == "stderr":
-            text = content["text"]
-            if BAR.match(text):
-                sys.stderr.write(text)
+            rest, bars = BAR.subn("", content["text"])
+            if bars or not rest.strip():
+                sys.stderr.write(content["text"])
                 sys.stderr.flush()
-                return None
+                if not rest.strip():
+                    return None
+                content["text"] = rest
         return super().process_message(msg, cell, cell_index)
 
 

@@ -561,6 +561,8 @@ def missing(rows: Rows, wanted: Sequence[Task], retry_failed: bool = False) -> l
 def begin_worker(the_sweep: int) -> None:
     """Leaves Ctrl-C to the sweep, and ends when the sweep does, though that be killed.
 
+    (Windows does not tell a process that the one which started it is gone.)
+
     Args:
         the_sweep: its process, which may be gone by the time that the worker begins.
     """
@@ -657,9 +659,8 @@ def run_sweep(
         if todo:
             sweep_data(data, GRIDS[name].images)  # fails, or downloads, once and before the runs
         off = os.environ.get("PROGRESS") == "none"
-        with tqdm.tqdm(total=len(wanted), unit="run", desc=name, disable=off) as bar:
-            bar.update(len(wanted) - len(todo))
-            bar.unpause()  # what was there already says nothing about the time left
+        there = len(wanted) - len(todo)  # which says nothing about the time left
+        with tqdm.tqdm(total=len(wanted), initial=there, unit="run", desc=name, disable=off) as bar:
             while todo:
                 left = {one.slot for one in todo}
                 try:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 import zipfile
@@ -576,9 +577,11 @@ def fit_together(
 
     A network this small gains little from a second core; a second network does. Each process has
     one thread, so that on one machine the outcome is bit for bit that of ``fit`` on one thread. On
-    an accelerator, one experiment is trained after another, in this process.
+    an accelerator, one experiment is trained after another, in this process. A script must call
+    this under ``if __name__ == "__main__":``, as the processes may import it.
 
-    An interrupt ends all of them and gives the runs so far.
+    An interrupt ends all of them and gives the runs so far, once all have begun; a second one ends
+    them at once. On an accelerator, the runs not yet begun are missing then.
 
     Args:
         experiments: what to train, each a different one.
@@ -602,12 +605,8 @@ def fit_together(
         shared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
         shared.write_bytes(pickle.dumps(data))
         tasks = [(e, shared, directory) for e in experiments]
-        processes = [stack.enter_context(_process(*task)) for task in tasks]
-        bars = []
-        for e in experiments:
-            steps = e.epochs * -(-len(data.train) // e.batch_size)
-            bars.append(stack.enter_context(_progress(e.label, steps, 0)))
-        return _collect(experiments, processes, bars)
+        connections = [stack.enter_context(_process(*task)) for task in tasks]
+        return _collect(experiments, connections, len(data.train))
 
 
 @contextlib.contextmanager
@@ -624,42 +623,74 @@ def _process(*task) -> Iterator[multiprocessing.connection.Connection]:
     try:
         yield ours
     finally:
-        process.terminate()
+        if process.is_alive():
+            process.terminate()
         process.join()
         ours.close()
 
 
-def _collect(experiments, connections, bars) -> list[Run]:
+def _collect(experiments: Sequence[Experiment], connections, images: int) -> list[Run]:
     """Shows the processes' progress until each has sent its run."""
-    runs = {}
-    while len(runs) < len(connections):
-        waiting = [c for i, c in enumerate(connections) if i not in runs]
-        try:
+    runs, bars = {}, {}
+    with contextlib.ExitStack() as stack:
+        stopped = stack.enter_context(_asked_to_stop(connections))
+        while len(runs) < len(connections):
+            waiting = [c for i, c in enumerate(connections) if i not in runs]
             for connection in multiprocessing.connection.wait(waiting):
                 i = connections.index(connection)
+                e = experiments[i]
                 try:
                     message = connection.recv()
-                except EOFError as error:
-                    raise RuntimeError(
-                        f"The process that trained {experiments[i].label} was killed, most likely "
-                        f"for want of memory: train one experiment after another, with fit."
-                    ) from error
+                except (EOFError, OSError) as error:
+                    if stopped:
+                        raise KeyboardInterrupt from error
+                    raise RuntimeError(_why_gone(e)) from error
                 if isinstance(message, Exception):
                     raise message
                 if isinstance(message, Run):
                     runs[i] = message
+                elif isinstance(message, int):  # the steps that a checkpoint has
+                    steps = e.epochs * -(-images // e.batch_size)
+                    bars[i] = stack.enter_context(_progress(e.label, steps, message))
                 else:
                     steps, shown = message
                     bars[i].update(steps)
-                    if shown is None:  # it begins, perhaps where a checkpoint ends
-                        bars[i].unpause()
-                    else:
+                    if shown:
                         bars[i].set_postfix(**shown)
-        except KeyboardInterrupt:
-            for connection in waiting:
-                with contextlib.suppress(OSError):
-                    connection.send("stop")
     return [runs[i] for i in range(len(connections))]
+
+
+@contextlib.contextmanager
+def _asked_to_stop(connections) -> Iterator[list[bool]]:
+    """The first interrupt goes to the processes, in place of breaking off what is being received.
+
+    The list that it gives is empty until then.
+    """
+    asked = []
+
+    def ask(*_):
+        signal.signal(signal.SIGINT, before)  # the next one breaks off
+        asked.append(True)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.send("stop")
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _why_gone(experiment: Experiment) -> str:
+    return (
+        f"The process that trained {experiment.label} is gone. Either it was killed, most likely "
+        f"for want of memory: train one experiment after another, with fit. Or it could not begin, "
+        f'for the reason printed above: a script needs if __name__ == "__main__": around this call.'
+    )
 
 
 class _Relay:
@@ -668,7 +699,7 @@ class _Relay:
     connection = None  # to the process that shows the bar; None where there is none
 
     def __init__(self, done: int):
-        self.connection.send((done, None))
+        self.connection.send(done)
         self.steps = 0
 
     def __enter__(self) -> "_Relay":
@@ -697,6 +728,8 @@ def _fit_in_process(connection, experiment: Experiment, shared: Path, directory)
             data = pickle.loads(shared.read_bytes())
             outcome = fit(experiment, data, directory, device="cpu")
         except Exception as error:  # for the process that asked
+            if not isinstance(error, (Diverged, CheckpointError)):
+                traceback.print_exc()  # which does not travel with it
             outcome = error
         connection.send_bytes(pickle.dumps(outcome))  # send() would share the tensors' memory
 
@@ -736,7 +769,8 @@ def _progress(label: str, total: int, done: int) -> "tqdm.std.tqdm | _Relay":
 def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
     """A file to write to, beside the path, which takes its place when it is whole.
 
-    At any moment the path is whole or not there; after an error it is as it was.
+    At any moment the path is whole or not there, as long as one process at a time writes it; after
+    an error it is as it was.
 
     Args:
         path: of the file to replace or make; it keeps its permissions.

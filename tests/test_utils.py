@@ -1,5 +1,6 @@
 """Data, training, checkpoints and statistics."""
 
+import contextlib
 import dataclasses
 import math
 import multiprocessing
@@ -505,28 +506,49 @@ def test_a_killed_run_ends_as_one_never_killed(tmp_path):
 TWO = [dataclasses.replace(SHORT, norm=norm, epochs=4) for norm in ("GN", "BN")]
 
 
+def together(experiments, data, directory=None):
+    return utils.fit_together(experiments, data, directory, device="cpu")
+
+
+@contextlib.contextmanager
+def meanwhile(ready, act):
+    """Acts as soon as it is ready, while the block runs."""
+    over = threading.Event()
+
+    def wait():
+        deadline = time.monotonic() + 120
+        while not ready() and not over.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not over.is_set():
+            act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_together_is_as_alone_and_in_order(digits):
     short_last = [TWO[0], dataclasses.replace(TWO[1], epochs=1)]
-    together = utils.fit_together(short_last, digits)
-    assert all(same(run, fit(e, digits)) for e, run in zip(short_last, together, strict=True))
+    alone = [fit(e, digits, device="cpu") for e in short_last]
+    assert all(map(same, together(short_last, digits), alone))
 
 
-def test_interrupted_together_are_usable_and_continue(digits, tmp_path, capsys):
+def test_interrupted_together_are_usable_and_continue(digits, tmp_path):
     long = [dataclasses.replace(e, epochs=200) for e in TWO]
-
-    def interrupt():
-        while len(list(tmp_path.glob("*.pt"))) < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    part = utils.fit_together(long, digits, tmp_path)
-    thread.join()
+    with meanwhile(
+        ready=lambda: len(list(tmp_path.glob("*.pt"))) == 2,
+        act=lambda: os.kill(os.getpid(), signal.SIGINT),
+    ):
+        part = together(long, digits, tmp_path)
     assert [run.experiment for run in part] == long
     assert all(1 <= len(run.history) < 200 and not run.finished for run in part)
     kept = [torch.load(file, weights_only=True)["history"] for file in tmp_path.glob("*.pt")]
     assert sorted(map(len, kept)) == sorted(len(run.history) for run in part)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 TOGETHER = """
@@ -534,7 +556,7 @@ import sys, dataclasses, torch, utils
 if __name__ == "__main__":
     one = utils.Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=4, dropout=0.1)
     two = [one, dataclasses.replace(one, norm="BN")]
-    utils.fit_together(two, utils.load_data("digits"), sys.argv[1])
+    utils.fit_together(two, utils.load_data("digits"), sys.argv[1], device="cpu")
 """
 
 
@@ -553,49 +575,46 @@ def test_killed_together_end_as_if_never_killed(tmp_path):
     assert psutil.wait_procs(workers, timeout=30)[1] == [], "they outlive it"
     epochs = [len(torch.load(file, weights_only=True)["history"]) for file in tmp_path.glob("*.pt")]
     assert 1 <= sum(epochs) < 8
-    continued = utils.fit_together(TWO, data, tmp_path)
-    assert all(same(run, fit(e, data)) for e, run in zip(TWO, continued, strict=True))
+    whole = [fit(e, data, device="cpu") for e in TWO]
+    assert all(map(same, together(TWO, data, tmp_path), whole))
 
 
 def test_one_that_diverges_ends_all_with_its_reason(digits):
     wild = dataclasses.replace(TWO[0], lr=1e9)
     with pytest.raises(Diverged, match=r"GN \+ L1 \+ L2 diverged in epoch") as caught:
-        utils.fit_together([wild, dataclasses.replace(TWO[1], epochs=10_000)], digits)
+        together([wild, dataclasses.replace(TWO[1], epochs=10_000)], digits)
     epoch = int(re.search(r"epoch (\d+)", str(caught.value))[1])
     assert caught.value.history["epoch"] == list(range(1, epoch))
     assert not [p for p in multiprocessing.active_children() if p.is_alive()]
 
 
 def test_one_that_is_killed_from_outside_is_named(digits):
-    def kill_the_second():
-        while len(children := multiprocessing.active_children()) < 2:
-            time.sleep(0.01)
-        max(children, key=lambda process: process.pid).kill()
-
-    thread = threading.Thread(target=kill_the_second)
-    thread.start()
-    with pytest.raises(
-        RuntimeError, match=r"BN \+ L1 \+ L2 was killed.*one experiment after another"
+    two_there = multiprocessing.active_children
+    with meanwhile(
+        ready=lambda: len(two_there()) == 2,
+        act=lambda: max(two_there(), key=lambda p: p._identity).kill(),
     ):
-        utils.fit_together([dataclasses.replace(e, epochs=10_000) for e in TWO], digits)
-    thread.join()
+        with pytest.raises(RuntimeError, match=r"trained BN \+ L1 \+ L2 is gone.*one .* after ano"):
+            together([dataclasses.replace(e, epochs=10_000) for e in TWO], digits)
 
 
 def test_refuses_the_same_experiment_twice(digits):
     with pytest.raises(ValueError, match="a seed of its own"):
-        utils.fit_together([SHORT, SHORT], digits)
+        together([SHORT, SHORT], digits)
 
 
-def test_on_an_accelerator_one_is_trained_after_another(digits, monkeypatch):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_on_an_accelerator_one_is_trained_after_another(digits, monkeypatch, interrupted):
     trained = []
 
     def fit_there(experiment, data, directory, device):
         trained.append((experiment, device))
-        return utils.Run(None, utils.History(experiment, [{}] * experiment.epochs))
+        return utils.Run(None, utils.History(experiment, [{}] * (experiment.epochs - interrupted)))
 
     monkeypatch.setattr(utils, "fit", fit_there)
     runs = utils.fit_together(TWO, digits, device="cuda")
-    assert trained == [(e, "cuda") for e in TWO] and [r.experiment for r in runs] == TWO
+    begun = TWO[:1] if interrupted else TWO
+    assert trained == [(e, "cuda") for e in begun] and [r.experiment for r in runs] == begun
 
 
 def test_every_moment_of_a_save_leaves_a_whole_checkpoint(digits, tmp_path, monkeypatch):
