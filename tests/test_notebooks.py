@@ -14,6 +14,8 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+import run_notebook
+
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 
@@ -108,3 +110,28 @@ def test_the_set_up_cell_says_what_to_fill_in(tmp_path, monkeypatch):
     source = code(NOTEBOOKS["Session6_1"])[0].source
     with pytest.raises(CellExecutionError, match="fill in REPOSITORY"):
         play(source, tmp_path, monkeypatch)
+
+
+BARS = """
+import sys, tqdm.std
+bars = [tqdm.std.tqdm(total=3, mininterval=0) for _ in range(3)]
+for bar in 2 * bars:
+    bar.update()
+    bar.set_postfix(loss=0.5)
+print("a warning", file=sys.stderr)
+for bar in bars:
+    bar.update()
+    bar.close()
+print("a result")
+"""
+
+
+def test_bars_are_shown_and_not_kept(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PROGRESS", "text")  # as execute leaves it
+    path = tmp_path / "bars.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BARS)]), path)
+    kept = run_notebook.execute(path).cells[0].outputs
+    text = {o.name: o.text for o in kept}
+    assert text["stdout"] == "a result\n" and text["stderr"].strip() == "a warning"
+    shown = capfd.readouterr().err
+    assert "3/3" in shown and "loss=0.5" in shown
