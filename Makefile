@@ -19,8 +19,7 @@ lesson: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q tests
-	SMOKE_TEST=1 $(BIN)/python -m pytest -q --nbval-lax notebooks
+	SMOKE_TEST=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax tests notebooks
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
