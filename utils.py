@@ -603,7 +603,7 @@ def fit_together(
         return runs
     with contextlib.ExitStack() as stack:
         shared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
-        shared.write_bytes(pickle.dumps(data))
+        torch.save(data, shared)
         tasks = [(e, shared, directory) for e in experiments]
         connections = [stack.enter_context(_process(*task)) for task in tasks]
         return _collect(experiments, connections, len(data.train))
@@ -725,7 +725,7 @@ def _fit_in_process(connection, experiment: Experiment, shared: Path, directory)
     _Relay.connection = connection
     with contextlib.suppress(BrokenPipeError):
         try:
-            data = pickle.loads(shared.read_bytes())
+            data = torch.load(shared, mmap=True, weights_only=False)  # once in memory for all
             outcome = fit(experiment, data, directory, device="cpu")
         except Exception as error:  # for the process that asked
             if not isinstance(error, (Diverged, CheckpointError)):
