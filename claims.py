@@ -202,11 +202,6 @@ def p_beyond(a: Sequence[float], b: Sequence[float], margin: float) -> float:
     return float(stats.t.sf(near, len(difference) - 1) + stats.t.sf(far, len(difference) - 1))
 
 
-def _effect(row) -> Effect:
-    """The effect that a row of a family's table holds."""
-    return Effect(row.mean, row.low, row.high, row.p, row.seeds)
-
-
 def readable(found: pd.DataFrame) -> pd.DataFrame:
     """What ``contrasts``, ``unmoved`` or ``small_batch_contrasts`` found, as text for reading.
 
@@ -221,8 +216,9 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(index=found.index)
     shown["mean"] = found["mean"].map("{:+.3f}".format)
     shown["95% interval"] = [f"{row.low:+.3f} to {row.high:+.3f}" for row in found.itertuples()]
-    for column in found.columns.intersection(list(names)):
-        shown[names[column]] = ["< 0.001" if p < 0.0005 else f"{p:.3f}" for p in found[column]]
+    for column, name in names.items():
+        if column in found:
+            shown[name] = ["< 0.001" if p < 0.0005 else f"{p:.3f}" for p in found[column]]
     shown["seeds"] = found["seeds"]
     if "left_out" in found:
         shown["left out"] = found["left_out"]
@@ -350,9 +346,10 @@ class Claim:
 
 
 def _lines(found: pd.DataFrame, claims: Sequence[str], unit: str, notebook: str) -> list[Claim]:
+    effects = [Effect(*row) for row in found[list(Effect.__annotations__)].itertuples(index=False)]
     return [
-        Claim(claim, row.verdict, f"{_effect(row)} {unit}", row.seeds, notebook)
-        for claim, row in zip(claims, found.itertuples(), strict=True)
+        Claim(claim, judged, f"{effect} {unit}", effect.seeds, notebook)
+        for claim, judged, effect in zip(claims, found["verdict"], effects, strict=True)
     ]
 
 

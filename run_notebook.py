@@ -23,9 +23,8 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
-BAR = re.compile(
-    r"\r[^\r\n\x1b]*|\x1b\[A"
-)  # as tqdm draws it; \x1b[A: a line up, where there are several
+# A bar as tqdm draws it; where there are several, with \x1b[A to go a line up.
+BAR = re.compile(r"\r[^\r\n\x1b]*|\x1b\[A")
 TABLE = "final-table"  # the tag of the cell whose output is printed at the end
 
 

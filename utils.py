@@ -604,9 +604,9 @@ def fit_together(
     with contextlib.ExitStack() as stack:
         shared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
         torch.save(data, shared)
-        tasks = [(e, shared, directory) for e in experiments]
-        connections = [stack.enter_context(_process(*task)) for task in tasks]
-        return _collect(experiments, connections, len(data.train))
+        processes = [_process(e, shared, directory) for e in experiments]
+        connections = [stack.enter_context(process) for process in processes]
+        return _collect(dict(zip(connections, experiments, strict=True)))
 
 
 @contextlib.contextmanager
@@ -629,35 +629,30 @@ def _process(*task) -> Iterator[multiprocessing.connection.Connection]:
         ours.close()
 
 
-def _collect(experiments: Sequence[Experiment], connections, images: int) -> list[Run]:
+def _collect(experiments: dict[multiprocessing.connection.Connection, Experiment]) -> list[Run]:
     """Shows the processes' progress until each has sent its run."""
     runs, bars = {}, {}
     with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_asked_to_stop(connections))
-        while len(runs) < len(connections):
-            waiting = [c for i, c in enumerate(connections) if i not in runs]
+        stopped = stack.enter_context(_asked_to_stop(experiments))
+        while waiting := [connection for connection in experiments if connection not in runs]:
             for connection in multiprocessing.connection.wait(waiting):
-                i = connections.index(connection)
-                e = experiments[i]
                 try:
                     message = connection.recv()
                 except (EOFError, OSError) as error:
                     if stopped:
                         raise KeyboardInterrupt from error
-                    raise RuntimeError(_why_gone(e)) from error
-                if isinstance(message, Exception):
-                    raise message
-                if isinstance(message, Run):
-                    runs[i] = message
-                elif isinstance(message, int):  # the steps that a checkpoint has
-                    steps = e.epochs * -(-images // e.batch_size)
-                    bars[i] = stack.enter_context(_progress(e.label, steps, message))
-                else:
-                    steps, shown = message
-                    bars[i].update(steps)
-                    if shown:
-                        bars[i].set_postfix(**shown)
-    return [runs[i] for i in range(len(connections))]
+                    raise RuntimeError(_why_gone(experiments[connection])) from error
+                match message:
+                    case Exception():
+                        raise message
+                    case Run():
+                        runs[connection] = message
+                    case {"steps": steps, **shown}:
+                        bars[connection].update(steps)
+                        bars[connection].set_postfix(shown)
+                    case begun:
+                        bars[connection] = stack.enter_context(_progress(**begun))
+    return [runs[connection] for connection in experiments]
 
 
 @contextlib.contextmanager
@@ -675,10 +670,12 @@ def _asked_to_stop(connections) -> Iterator[list[bool]]:
             with contextlib.suppress(OSError):
                 connection.send("stop")
 
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if not (in_main and callable(before)):  # nothing arrives, or it was started to ignore it
         yield asked
         return
-    before = signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, ask)
     try:
         yield asked
     finally:
@@ -698,15 +695,15 @@ class _Relay:
 
     connection = None  # to the process that shows the bar; None where there is none
 
-    def __init__(self, done: int):
-        self.connection.send(done)
-        self.steps = 0
+    def __init__(self, **begun):
+        self.connection.send(begun)
+        self.steps, self.shown = 0, {}
 
     def __enter__(self) -> "_Relay":
         return self
 
     def __exit__(self, *_) -> None:
-        self.set_postfix()
+        self.set_postfix(**self.shown)
 
     def update(self) -> None:
         self.steps += 1
@@ -714,8 +711,8 @@ class _Relay:
             raise KeyboardInterrupt
 
     def set_postfix(self, **shown) -> None:
-        self.connection.send((self.steps, shown))
-        self.steps = 0
+        self.connection.send({"steps": self.steps, **shown})
+        self.steps, self.shown = 0, shown
 
 
 def _fit_in_process(connection, experiment: Experiment, shared: Path, directory) -> None:
@@ -758,7 +755,7 @@ def _progress(label: str, total: int, done: int) -> "tqdm.std.tqdm | _Relay":
     a browser; ``PROGRESS=none`` for no bar.
     """
     if _Relay.connection is not None:
-        return _Relay(done)
+        return _Relay(label=label, total=total, done=done)
     asked = os.environ.get("PROGRESS")
     kind = tqdm.std.tqdm if asked == "text" else tqdm.auto.tqdm
     off = asked == "none"
@@ -910,10 +907,11 @@ def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
         for ax, part in zip(row, ("train", "test"), strict=True):
             plot_curve(histories, f"{part}_{quantity}", ax)
     if zoom and all(len(h) > 3 for h in histories):
-        late = [(h, p, slice(len(h) // 2, None)) for h in histories for p in ("train", "test")]
-        worst = min(min(h[f"{p}_accuracy"][half]) for h, p, half in late)
-        axes[0, 0].set_ylim(100 * worst - 0.1, 100.05)
-        axes[1, 0].set_ylim(0, max(max(h[f"{p}_loss"][half]) for h, p, half in late) * 1.05)
+        late = [epoch for h in histories for epoch in h.epochs[len(h) // 2 :]]
+        lowest = min(min(e["train_accuracy"], e["test_accuracy"]) for e in late)
+        highest = max(max(e["train_loss"], e["test_loss"]) for e in late)
+        axes[0, 0].set_ylim(100 * lowest - 0.1, 100.05)
+        axes[1, 0].set_ylim(0, 1.05 * highest)
     axes[0, 0].legend()
     return figure
 

@@ -1,7 +1,11 @@
 """What the tests share: the repository on the path, and a data set small enough for any machine."""
 
+import contextlib
 import gc
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -33,3 +37,32 @@ def digits() -> utils.Data:
     """700 real scans to train on (the last batch of 128 is a short one) and 360 to test on."""
     data = utils.load_data("digits")
     return utils.Data(data.name, data.train[:700], data.test)
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C arrives, though the suite was started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def meanwhile(ready, act):
+    """Acts as soon as it is ready, while the block runs."""
+    over = threading.Event()
+
+    def wait():
+        deadline = time.monotonic() + 120
+        while not ready() and not over.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not over.is_set():
+            act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, meanwhile
 from torch import nn
 
 import sweep
@@ -375,15 +375,13 @@ def test_a_worker_that_begins_after_the_sweep_was_killed_ends():
     assert (ended.returncode, ended.stderr) == (1, b"")  # not by an exception
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_keeps_what_is_finished(tmp_path, whole, monkeypatch, capsys):
-    def interrupt():
-        wait_for_rows(tmp_path, 2)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    assert run(tmp_path, seeds=50, jobs=2) == 130
-    thread.join()
+    with meanwhile(
+        ready=lambda: len(rows(tmp_path)) >= 2,
+        act=lambda: os.kill(os.getpid(), signal.SIGINT),
+    ):
+        assert run(tmp_path, seeds=50, jobs=2) == 130
     assert capsys.readouterr().err == (
         "Interrupted: every finished run is kept; start again to continue.\n"
     )

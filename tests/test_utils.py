@@ -1,6 +1,5 @@
 """Data, training, checkpoints and statistics."""
 
-import contextlib
 import dataclasses
 import math
 import multiprocessing
@@ -21,7 +20,7 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import ROOT
+from conftest import ROOT, meanwhile
 from scipy.stats import beta
 
 import utils
@@ -476,28 +475,34 @@ def test_a_finished_run_is_loaded_not_trained_again(digits, tmp_path, monkeypatc
     assert same(first, again) and again.history["seconds"] == first.history["seconds"]
 
 
-KILLED = """
-import sys, torch, utils
-torch.set_num_threads(1)
-data = utils.load_data("digits")
-utils.fit(utils.Experiment(norm="BN", l1=1e-5, dropout=0.1, epochs=6), data, sys.argv[1])
-"""
+def killed_after_an_epoch(training, directory):
+    """Runs a line of Python until the first checkpoint is there; gives the epochs that are kept."""
+    script = (
+        "import torch, utils; from utils import Experiment; torch.set_num_threads(1)\n"
+        f"if __name__ == '__main__': {training}"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(directory.glob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=30)[1] == [], "they outlive it"
+    files = directory.glob("*.pt")
+    return [len(torch.load(file, weights_only=True)["history"]) for file in files]
 
 
 def test_a_killed_run_ends_as_one_never_killed(tmp_path):
     data = utils.load_data("digits")
     experiment = Experiment(norm="BN", l1=1e-5, dropout=0.1, epochs=6)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (file,) = tmp_path.glob("*.pt")
-    kept = torch.load(file, weights_only=True)["history"]
-    assert 1 <= len(kept) < 6
+    training = f"utils.fit({experiment!r}, utils.load_data('digits'), {str(tmp_path)!r})"
+    (kept,) = killed_after_an_epoch(training, tmp_path)
+    assert 1 <= kept < 6
     assert same(fit(experiment, data, tmp_path), fit(experiment, data))
 
 
@@ -510,33 +515,13 @@ def together(experiments, data, directory=None):
     return utils.fit_together(experiments, data, directory, device="cpu")
 
 
-@contextlib.contextmanager
-def meanwhile(ready, act):
-    """Acts as soon as it is ready, while the block runs."""
-    over = threading.Event()
-
-    def wait():
-        deadline = time.monotonic() + 120
-        while not ready() and not over.is_set() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if not over.is_set():
-            act()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def test_together_is_as_alone_and_in_order(digits):
     short_last = [TWO[0], dataclasses.replace(TWO[1], epochs=1)]
     alone = [fit(e, digits, device="cpu") for e in short_last]
     assert all(map(same, together(short_last, digits), alone))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_together_are_usable_and_continue(digits, tmp_path):
     long = [dataclasses.replace(e, epochs=200) for e in TWO]
     with meanwhile(
@@ -551,30 +536,11 @@ def test_interrupted_together_are_usable_and_continue(digits, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-TOGETHER = """
-import sys, dataclasses, torch, utils
-if __name__ == "__main__":
-    one = utils.Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=4, dropout=0.1)
-    two = [one, dataclasses.replace(one, norm="BN")]
-    utils.fit_together(two, utils.load_data("digits"), sys.argv[1], device="cpu")
-"""
-
-
 def test_killed_together_end_as_if_never_killed(tmp_path):
     data = utils.load_data("digits")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", TOGETHER, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    assert psutil.wait_procs(workers, timeout=30)[1] == [], "they outlive it"
-    epochs = [len(torch.load(file, weights_only=True)["history"]) for file in tmp_path.glob("*.pt")]
-    assert 1 <= sum(epochs) < 8
+    where = f"utils.load_data('digits'), {str(tmp_path)!r}, device='cpu'"
+    kept = killed_after_an_epoch(f"utils.fit_together({TWO!r}, {where})", tmp_path)
+    assert 1 <= sum(kept) < 8
     whole = [fit(e, data, device="cpu") for e in TWO]
     assert all(map(same, together(TWO, data, tmp_path), whole))
 
@@ -759,6 +725,20 @@ def test_curves_of_runs_of_unequal_length(histories):
     shorter = utils.History(histories[0].experiment, histories[0].epochs[:1])
     empty = utils.History(histories[0].experiment, [])
     utils.plot_curves([shorter, histories[1], empty])
+
+
+def test_the_view_of_curves_is_the_second_halfs():
+    rows = [
+        {"epoch": i + 1, "train_accuracy": a, "test_accuracy": a - 0.02}
+        | {"train_loss": 1 - a, "test_loss": 1.1 - a}
+        for i, a in enumerate((0.5, 0.99, 0.9, 0.95))
+    ]
+    histories = [utils.History(Experiment(), rows)]
+    accuracy, _, loss, _ = utils.plot_curves(histories).axes
+    assert accuracy.get_ylim() == pytest.approx((88 - 0.1, 100.05))
+    assert loss.get_ylim() == pytest.approx((0, 0.2 * 1.05))
+    accuracy, *_ = utils.plot_curves(histories, zoom=False).axes
+    assert accuracy.get_ylim()[0] < 48
 
 
 def test_the_gallery_shows_true_and_predicted(digits):
