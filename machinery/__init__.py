@@ -1,0 +1,1 @@
+"""What the lesson runs on: files, progress bars, processes. Nothing here knows an Experiment."""

@@ -1,0 +1,42 @@
+"""Files that are whole at any moment, and small pictures."""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
+    """A file to write to, beside ``path``, that takes its place once it is complete.
+
+    At any moment ``path`` is either complete or not there, as long as only one process writes to
+    it. After an error it is as it was.
+
+    Args:
+        path: the file to replace or create; it keeps its permissions.
+        mode, how: as for ``open``.
+    """
+    beside = path.with_name(path.name + ".partial")
+    try:
+        with beside.open(mode, **how) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def small_png(png: bytes, colors: int = 256) -> bytes:
+    """The same picture with a palette of so many colours: as good to look at, half the size."""
+    picture, small = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    picture.quantize(colors, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
