@@ -1,75 +1,44 @@
-"""Data, training and plotting for the notebooks, which drive it; it drives ``s6_model``.
+"""Data, training and plotting for the notebooks; ``s6_model`` has the network.
 
-Three parts in this order: **data** (MNIST as tensors, and the split), **training** (an
-``Experiment`` is trained by ``fit``, which gives a ``Run``), **plotting** (figures from histories
-and arrays).
+Three parts in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
+trains an ``Experiment`` and gives a ``Run``), **plotting** (figures from histories and arrays).
+What they run on, downloads and checkpoints and processes, has rooms of its own in ``machinery``.
 """
 
 import contextlib
-import copyreg
-import ctypes
-import functools
-import hashlib
-import multiprocessing.connection
-import os
-import pickle
-import shutil
-import signal
-import socket
-import sys
+import math
 import tempfile
-import threading
 import time
-import traceback
-import urllib.error
-import urllib.request
-import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Annotated, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
-import tqdm.auto
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import Field
 from scipy.stats import binomtest
-from sklearn.datasets import load_digits
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import train_test_split
-from torch import Tensor
+from torch import Tensor, nn
 
-from s6_model import NORMS, Net, l1_loss, l2_loss
+from machinery import mnist
+from machinery.checkpoint import Checkpoint
+from machinery.parallel import side_by_side
+from machinery.progress import Steps, steps
+from machinery.settings import settings
+from s6_model import AXES, Net, l1_loss, l1_mean_loss, l2_loss
 
 REPOSITORY = Path(__file__).resolve().parent
 
 # ---------------------------------------------------------------------------------------- data
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of MNIST's training set, scaled to [0, 1]
-
-# MD5 sums of the unpacked files, as published for MNIST.
-MNIST_MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-SECONDS_PER_MIRROR = 15
-
-
-class DataError(RuntimeError):
-    """The data cannot be used; the message says which file and what to do."""
-
-
-def _described(value) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -103,9 +72,15 @@ class Images:
         return Images(self.x.to(device), self.y.to(device))
 
 
+def _described(value) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True)
 class Data:
-    """A data set: what is trained on, what is tested on, and what hyperparameters are chosen on."""
+    """A data set: images to train on, to test on and, where there are any, to tune on."""
 
     name: str
     train: Images
@@ -137,8 +112,8 @@ def load_data(name: str = "mnist") -> Data:
     """Real MNIST (60,000 + 10,000 images), or a small stand-in where there is none.
 
     MNIST is looked for in ``$MNIST_ROOT``, then in the repository's ``data/``, then downloaded to
-    ``data/``. Where none of these works, scikit-learn's 1,797 scanned digits take its place, and
-    a line says so.
+    ``data/``. If none of these works, scikit-learn's 1,797 scanned digits take its place, and a
+    line says so.
 
     Args:
         name: ``"mnist"``, or ``"digits"`` for the stand-in itself.
@@ -147,129 +122,49 @@ def load_data(name: str = "mnist") -> Data:
         ValueError: for another name.
         DataError: where a file of MNIST is not the published one; it is left as it is.
     """
-    if name == "digits":
-        return _load_digits()
-    if name != "mnist":
+    if name not in ("mnist", "digits"):
         raise ValueError(f"Unknown data set {name!r}: use 'mnist' or 'digits'.")
-    folder = REPOSITORY / "data"
-    asked_for = os.environ.get("MNIST_ROOT")
-    if asked_for and _has_mnist(Path(asked_for)):
-        return _load_mnist(Path(asked_for))
-    if asked_for:
-        print(f"$MNIST_ROOT has no MNIST/raw folder with MNIST's files; trying {folder.name}/.")
-    if _has_mnist(folder) or _download_mnist(folder):
-        return _load_mnist(folder)
-    print(
-        "MNIST could not be downloaded: using scikit-learn's 1,797 scanned digits instead. "
-        "Everything runs, but accuracies are lower and far noisier than the lesson's."
-    )
-    return _load_digits()
+    root = mnist.find_or_download(REPOSITORY / "data") if name == "mnist" else None
+    parts = mnist.read(root) if root else mnist.stand_in()
+    name = "MNIST" if root else "scikit-learn digits"
+    return Data(name, *(Images(x.unsqueeze(1), y) for x, y in parts))
 
 
 def split_validation(data: Data, size: int = 5_000, seed: int = 0) -> Data:
-    """Takes a stratified validation set out of the training set, for choosing hyperparameters."""
-    if not 0 < size < len(data.train):
-        raise ValueError(f"size must lie between 0 and {len(data.train)}, not {size}.")
+    """Takes ``size`` images of the training set, stratified by digit, for choosing settings on."""
     labels = data.train.y.cpu().numpy()
+    classes = len(np.unique(labels))
+    if not classes <= size <= len(labels) - classes:
+        raise ValueError(
+            f"size = {size}: both parts need images of all {classes} digits, so use a whole number "
+            f"from {classes} to {len(labels) - classes}."
+        )
     train, val = train_test_split(
         np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed
     )
     return Data(data.name, data.train[train], data.test, data.train[val])
 
 
-def _raw(root: Path) -> Path:
-    return root / "MNIST" / "raw"
-
-
-def _has_mnist(root: Path) -> bool:
-    return any((_raw(root) / name).exists() for name in MNIST_MD5)
-
-
-def _load_mnist(root: Path) -> Data:
-    for name, published in MNIST_MD5.items():
-        path = _raw(root) / name
-        if not path.exists():
-            raise DataError(f"{path} is missing: put it back, or move {root} away to download.")
-        if hashlib.md5(path.read_bytes()).hexdigest() != published:
-            raise DataError(
-                f"{path} is not the published file (truncated or altered; its MD5 sum differs): "
-                f"move it away and put a fresh copy in its place."
-            )
-    train, test = (
-        torchvision.datasets.MNIST(root, train=train, download=False) for train in (True, False)
-    )
-    return Data("MNIST", *(Images(d.data.unsqueeze(1), d.targets) for d in (train, test)))
-
-
-def _load_digits() -> Data:
-    digits = load_digits()
-    x = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)  # (1797, 1, 8, 8)
-    # As in MNIST, the digit fills 20 x 20 pixels and has a margin of 4.
-    x = F.pad(F.interpolate(x, size=(20, 20), mode="bilinear", align_corners=False), (4, 4, 4, 4))
-    every = Images(x.round().to(torch.uint8), torch.from_numpy(digits.target).long())
-    train, test = train_test_split(
-        np.arange(len(every)), test_size=360, stratify=digits.target, random_state=0
-    )
-    return Data("scikit-learn digits", every[train], every[test])
-
-
-def _answers(url: str, seconds: float) -> bool:
-    """Whether a server answers within that time; in a thread, since name look-ups have no limit."""
-    answered = threading.Event()
-
-    def ask():
-        try:
-            urllib.request.urlopen(url, timeout=seconds).close()
-        except urllib.error.HTTPError:
-            pass  # A refusal of the bare folder is an answer too.
-        except (OSError, ValueError):
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()
-
-
-def _download_mnist(folder: Path) -> bool:
-    """Downloads MNIST beside ``folder`` and moves it in when complete. False without a network."""
-    mirrors = [m for m in torchvision.datasets.MNIST.mirrors if _answers(m, SECONDS_PER_MIRROR)]
-    if not mirrors:
-        return False
-    # torchvision names its folder after the class, hence a subclass of the same name.
-    mnist = type("MNIST", (torchvision.datasets.MNIST,), {"mirrors": mirrors})
-    folder.mkdir(parents=True, exist_ok=True)
-    limit = socket.getdefaulttimeout()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as fresh:
-        try:
-            socket.setdefaulttimeout(SECONDS_PER_MIRROR)  # torchvision's own requests have none
-            mnist(fresh, download=True)
-        except (OSError, RuntimeError):
-            return False
-        finally:
-            socket.setdefaulttimeout(limit)
-        shutil.move(Path(fresh) / "MNIST", folder / "MNIST")
-    return True
-
-
 def normalize(x: Tensor) -> Tensor:
-    """(N, 1, H, W) uint8 in 0..255, or float in 0..1 -> float32 with MNIST's mean 0 and std 1."""
-    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    """(N, 1, H, W) floats in [0, 1] -> the same with MNIST's mean 0 and standard deviation 1."""
+    if not x.is_floating_point():
+        raise TypeError(f"normalize takes floats from 0 to 1, not {x.dtype}: use x.float() / 255.")
     return (x - MEAN) / STD
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turns, slants, stretches and shifts each image at random, as different hands would write it.
 
-    Up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. The whole batch at
-    once, which is many times as fast as one image at a time. The random numbers come from a CPU
-    generator on every device, so all devices see the same images.
+    By up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. It works on the
+    whole batch at once, which is many times faster than one image at a time. The random numbers
+    come from a CPU generator on every device, so that all devices see the same images.
 
     Args:
-        x: (N, 1, H, W) float; what comes in from outside the image is 0.
+        x: (N, 1, H, W) float32; what comes in from outside the image is 0.
         generator: of the CPU.
     """
+    if x.dtype != torch.float32:
+        raise TypeError(f"augment takes float32 images, not {x.dtype}: use x.float().")
 
     def uniform(limit: float) -> Tensor:  # (N,), in [-limit, limit]
         return (2 * torch.rand(len(x), generator=generator) - 1) * limit
@@ -282,7 +177,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     rows = [cos * width, (cos * slant - sin) * height, right]
     rows += [sin * width, (sin * slant + cos) * height, down]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(x.device)
-    # F.affine_grid's grid, as one matrix product in place of N small ones.
+    # F.affine_grid's grid, as one matrix product instead of N small ones.
     grid = theta @ _pixel_centres(*x.shape[2:]).to(x.device)  # (N, 2, H*W)
     return F.grid_sample(x, grid.view(-1, 2, *x.shape[2:]).permute(0, 2, 3, 1), align_corners=False)
 
@@ -295,40 +190,39 @@ def _pixel_centres(height: int, width: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------ training
 
+# Raise it whenever the same Experiment would come out different: stored results are stale then.
+# (A test trains one for a moment and tells you.)
+RECIPE = 1
 
-@dataclass(frozen=True)
+Count = Annotated[int, Field(ge=1)]
+Strength = Annotated[float, Field(ge=0)]
+
+
+@settings
 class Experiment:
-    """Everything that a run depends on, besides the data. Vary with ``dataclasses.replace``."""
+    """Everything a run depends on, besides the data. Vary one with ``dataclasses.replace``."""
 
-    norm: str = "BN"  # one of s6_model.NORMS
-    groups: int = 4  # of GN
-    l1: float = 0.0  # λ1, times Σ|w|
-    l2: float = 0.0  # λ2, times ½Σw²
-    mean_l1: bool = False  # L1 as it is often written: each tensor's mean, gains and biases too
-    epochs: int = 20
-    batch_size: int = 128
-    lr: float = 0.025  # Adam's step size, at its peak
-    schedule: str = "one-cycle"  # up, then down to nothing; or "constant"
+    norm: Literal["BN", "LN", "GN", "none"] = "BN"
+    groups: Count = 4  # in GN; they must divide the network's channels
+    l1: Strength = 0.0  # λ1, times Σ|w|
+    l2: Strength = 0.0  # λ2, times ½Σw²
+    mean_l1: bool = False  # L1 as it is often written: s6_model.l1_mean_loss
+    epochs: Count = 20
+    batch_size: Count = 128
+    lr: Annotated[float, Field(gt=0)] = 0.025  # Adam's step size, at its peak
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"  # up, then down to nothing
     augment: bool = True
-    plain_epochs: int = 2  # the last epochs, which see the images as they are
-    dropout: float = 0.0  # probability, before the head
-    seed: int = 0  # of the initial weights, the order of the batches, augmentation and dropout
+    plain_epochs: Annotated[int, Field(ge=0)] = 2  # the last ones, which see the images as they are
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability, before the head
+    # Of the initial weights, the order of the images, augmentation and dropout.
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def __post_init__(self):
-        if self.norm not in NORMS:
-            raise ValueError(f"Unknown norm {self.norm!r}: use one of {', '.join(NORMS)}.")
-        for name in ("l1", "l2"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: a penalty cannot be negative.")
-        for name in ("epochs", "batch_size", "groups"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(f"{name} = {getattr(self, name)}: use a whole number from 1 up.")
-        if self.schedule not in ("one-cycle", "constant"):
-            raise ValueError(f"Unknown schedule {self.schedule!r}: use 'one-cycle' or 'constant'.")
-        if not self.lr > 0:
-            raise ValueError(f"lr = {self.lr}: use a positive learning rate.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout}: use a probability from 0 up to below 1.")
+        if self.norm == "GN" and any(c % self.groups for c in Net.CHANNELS):
+            raise ValueError(
+                f"groups = {self.groups}: it should divide the network's channels, "
+                f"{', '.join(map(str, Net.CHANNELS))}"
+            )
 
     @property
     def label(self) -> str:
@@ -337,20 +231,12 @@ class Experiment:
         return " + ".join([self.norm, *penalties])
 
 
-class Diverged(RuntimeError):
-    """The loss became infinite or NaN; ``history`` holds the epochs before."""
-
-    def __init__(self, message: str, history: "History"):
-        super().__init__(message)
-        self.history = history
-
-
-# Exceptions are rebuilt from their message alone unless told otherwise.
-copyreg.pickle(Diverged, lambda error: (Diverged, (str(error), error.history)))
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint can be neither read nor written; the message says which and what to do."""
+# The strengths and GN's groups were chosen on validation images: python -m evidence.sweep run tune.
+THREE_EXPERIMENTS = (
+    Experiment(norm="GN", l1=1e-5),
+    Experiment(norm="LN", l2=1e-4),
+    Experiment(norm="BN", l1=1e-5, l2=1e-4),
+)
 
 
 @dataclass
@@ -369,7 +255,7 @@ class History:
     ``lr``            learning rate of the epoch's last step
     ``seconds``       of the epoch, evaluation included
 
-    Losses are means per image in nats and never hold a penalty, so they compare across λ.
+    Losses are means per image in nats and never include a penalty, so they compare across λ.
     """
 
     experiment: Experiment
@@ -384,9 +270,9 @@ class History:
 
 @dataclass
 class Run:
-    """A trained model and its history. ``finished`` is False where the run was interrupted."""
+    """A trained model and its history. ``finished`` is False if the run was interrupted."""
 
-    model: Net
+    model: nn.Module
     history: History
 
     @property
@@ -398,30 +284,39 @@ class Run:
         return len(self.history) == self.experiment.epochs
 
 
-# Strengths and groups were chosen on the validation split by benchmarks/tune.py.
-THREE_EXPERIMENTS = (
-    Experiment(norm="GN", l1=1e-5),
-    Experiment(norm="LN", l2=1e-4),
-    Experiment(norm="BN", l1=1e-5, l2=1e-4),
-)
+class Diverged(RuntimeError):
+    """The loss became infinite or NaN; ``history`` holds the epochs before."""
+
+    def __init__(self, message: str, history: History | None = None):
+        super().__init__(message)
+        self.history = history
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or else CUDA, Apple's MPS or the CPU, the first that is there."""
-    if name is not None:
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The named device, or else the first of CUDA, Apple's MPS and the CPU that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name is None:
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    kind = str(name).split(":")[0]
+    if not there.get(kind):
+        usable = ", ".join(repr(k) for k, is_there in there.items() if is_there)
+        raise ValueError(f"device = {name!r}: this machine has only {usable}.")
+    return torch.device(name)
+
+
+def seed_of(experiment: Experiment, epoch: int) -> int:
+    """Of the epoch's random numbers. No two epochs share one: no run has a million of them."""
+    return 1_000_003 * experiment.seed + epoch
 
 
 def batches(images: Images, experiment: Experiment, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The epoch's batches: x (batch_size, 1, H, W) float32, normalized, and y (batch_size,).
 
-    They depend on the seed and the epoch only, so experiments that differ in their norm get the
-    same ones, and a continued run gets those it would have got.
+    They depend on the seed and the epoch only. So experiments that differ in their norm get the
+    same batches, and a continued run gets those it would have got.
     """
-    generator = torch.Generator().manual_seed(1_000_003 * experiment.seed + epoch)
+    generator = torch.Generator().manual_seed(seed_of(experiment, epoch))
     order = torch.randperm(len(images), generator=generator).to(images.y.device)
     plain = not experiment.augment or epoch > experiment.epochs - experiment.plain_epochs
     for index in order.split(experiment.batch_size):
@@ -429,61 +324,86 @@ def batches(images: Images, experiment: Experiment, epoch: int) -> Iterator[tupl
         yield normalize(x if plain else augment(x, generator)), images.y[index]
 
 
-def make_optimizer(experiment: Experiment, model: Net, steps: int):
-    """Adam, and the schedule of its learning rate over so many steps."""
+def make_optimizer(experiment: Experiment, model: nn.Module, steps: int):
+    """Adam, and the schedule of its learning rate over that many steps."""
     optimizer = torch.optim.Adam(model.parameters(), lr=experiment.lr, fused=True)
     if experiment.schedule == "constant":
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, experiment.lr, steps)
 
 
-def penalty(experiment: Experiment, model: Net) -> Tensor:
+def penalty(experiment: Experiment, model: nn.Module) -> Tensor:
     """λ1·L1 + λ2·L2, which is part of the loss whatever the optimizer."""
-    if experiment.mean_l1:
-        l1 = l1_loss(model, everything=True, reduction="mean")
-    else:
-        l1 = l1_loss(model)
+    l1 = l1_mean_loss(model) if experiment.mean_l1 else l1_loss(model)
     return experiment.l1 * l1 + experiment.l2 * l2_loss(model)
 
 
-def train_epoch(run: Run, images: Images, optimizer, scheduler, progress) -> dict:
+def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps) -> dict:
     """One pass over the training images; gives the epoch's running loss and accuracy."""
     model, experiment, epoch = run.model, run.experiment, len(run.history) + 1
-    torch.manual_seed(1_000_003 * experiment.seed + epoch)  # for dropout
+    torch.manual_seed(seed_of(experiment, epoch))  # for dropout
     model.train()
-    loss_sum = correct = 0
-    for step, (x, y) in enumerate(batches(images, experiment, epoch), start=1):
+    measured, waiting, sizes = [], [], []
+    for x, y in batches(images, experiment, epoch):
         logits = model(x)
         data_loss = F.cross_entropy(logits, y)
         loss = data_loss + penalty(experiment, model)
-        if not loss.isfinite():
-            raise Diverged(_why_diverged(experiment, epoch, step, loss.item()), run.history)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
-        loss_sum += data_loss.item() * len(y)
-        correct += (logits.argmax(dim=1) == y).sum().item()
+        hits = (logits.argmax(dim=1) == y).sum()
+        # A GPU works ahead of Python. Asking it for a number makes both wait, so ask rarely.
+        waiting.append(torch.stack([loss.detach(), data_loss.detach(), hits]))
+        sizes.append(len(y))
+        if len(waiting) == 20 or sum(sizes) == len(images):
+            measured += torch.stack(waiting).tolist()
+            waiting.clear()
+            check_finite(run, measured)
+            progress.show(epoch=epoch, loss=f"{measured[-1][1]:.3f}", **_last_test(run))
         progress.update()
-        if step % 20 == 0:
-            progress.set_postfix(epoch=epoch, loss=f"{data_loss.item():.3f}", **_last_test(run))
     return {
         "epoch": epoch,
-        "running_loss": loss_sum / len(images),
-        "running_accuracy": correct / len(images),
+        "running_loss": sum(m[1] * size for m, size in zip(measured, sizes, strict=True))
+        / len(images),
+        "running_accuracy": sum(hits for *_, hits in measured) / len(images),
         "lr": lr,
     }
 
 
+def check_finite(run: Run, measured: list[list[float]]) -> None:
+    """Raises Diverged, with epoch and step, at the first total loss that is infinite or NaN."""
+    step = next((i for i, m in enumerate(measured, start=1) if not math.isfinite(m[0])), None)
+    if step is None:
+        return
+    experiment = run.experiment
+    cause = (
+        f"the penalty (l1 = {experiment.l1:g}, l2 = {experiment.l2:g}) outweighs the data loss"
+        if experiment.l1 > 1e-2 or experiment.l2 > 1
+        else f"the learning rate (lr = {experiment.lr:g}) is too high"
+    )
+    raise Diverged(
+        f"{experiment.label} diverged in epoch {len(run.history) + 1}, step {step}: its loss is "
+        f"{measured[step - 1][0]}. Most likely {cause}; lower it and run again.",
+        run.history,
+    )
+
+
+def _last_test(run: Run) -> dict[str, str]:
+    return {"test": f"{run.history['test_accuracy'][-1]:.2%}"} if len(run.history) else {}
+
+
 @torch.no_grad()
-def predict(model: Net, images: Images, batch_size: int = 1_000) -> Tensor:
+def predict(model: nn.Module, images: Images, batch_size: int = 1_000) -> Tensor:
     """The model's logits (N, 10) in eval mode, on the images' device."""
+    if not batch_size >= 1:
+        raise ValueError(f"batch_size = {batch_size}: use a whole number from 1 up.")
     model.eval()
-    return torch.cat([model(normalize(x)) for x in images.x.split(batch_size)])
+    return torch.cat([model(normalize(x.float() / 255)) for x in images.x.split(batch_size)])
 
 
-def evaluate(model: Net, images: Images | None) -> tuple[float, float]:
+def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy in 0..1, in eval mode; NaN where images is None."""
     if images is None:
         return float("nan"), float("nan")
@@ -492,79 +412,86 @@ def evaluate(model: Net, images: Images | None) -> tuple[float, float]:
     return F.cross_entropy(logits, images.y).item(), correct / len(images)
 
 
-@functools.cache  # once per process is enough
-def keep_freed_memory() -> None:
-    """Lets the C library keep the memory of freed tensors of up to 32 MB for the next ones.
-
-    By default glibc hands large ones back, and the system clears their pages anew at the next step:
-    dozens of page faults a step, which is little for a network as small as the lesson's, and much
-    for larger activations. Elsewhere than on glibc, nothing.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # as in glibc's malloc.h
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 32 * 2**20)
-        mallopt(trim_threshold, 2**31 - 1)
-
-
 def fit(
     experiment: Experiment,
     data: Data,
     directory: str | Path | None = None,
     device: str | None = None,
+    network: Callable[[], nn.Module] | None = None,
 ) -> Run:
-    """Trains one experiment from its seed; continues it where a checkpoint of it exists.
+    """Trains one experiment from its seed; continues it where it has a checkpoint.
 
-    An interrupt (the notebook's stop button) ends the training and gives the run so far. On one
-    machine, the same experiment on the same data gives the same weights and history, bit for bit
-    (but for ``seconds``), whether or not it was interrupted or killed in between.
+    An interrupt (the notebook's stop button) ends the training after the present step and gives
+    the run so far. On the same kind of processor, the same experiment on the same data gives the
+    same weights and history, bit for bit (but for ``seconds``), even if it is interrupted or killed
+    in between.
 
     Args:
         experiment: what to train.
         data: what to train, validate and test on.
         directory: where each epoch is checkpointed; None for not at all.
         device: as in ``pick_device``.
+        network: what to train in place of ``Net``; called once the seed is set.
 
     Raises:
+        ValueError: for images that cannot be trained on, or a device that is not there.
         Diverged: when the loss is no longer finite.
         CheckpointError: when a checkpoint is damaged, belongs to something else, or can't be
             written. No file is overwritten then.
     """
     place = pick_device(device)
-    keep_freed_memory()
+    check_trainable(experiment, data.train)
     torch.backends.cudnn.deterministic = True  # or CUDA's sums differ from run to run
     torch.manual_seed(experiment.seed)
-    model = Net(experiment.norm, experiment.groups, experiment.dropout)
+    model = network() if network else Net(experiment.norm, experiment.groups, experiment.dropout)
     model = model.to(place, memory_format=torch.channels_last)  # faster on a CPU
     run = Run(model, History(experiment))
-    steps = -(-len(data.train) // experiment.batch_size)  # per epoch, the last batch may be short
-    optimizer, scheduler = make_optimizer(experiment, model, steps * experiment.epochs)
+    per_epoch = -(-len(data.train) // experiment.batch_size)  # the last batch may be short
+    optimizer, scheduler = make_optimizer(experiment, model, per_epoch * experiment.epochs)
     checkpoint = None
     if directory is not None:
-        checkpoint = Checkpoint(directory, run, data, optimizer, scheduler)
-        checkpoint.load()
+        identity = {"experiment": asdict(experiment), "data": data.fingerprint()}
+        parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        label = f"{experiment.label}-seed{experiment.seed}"
+        checkpoint = Checkpoint(directory, label, identity | {"network": str(model)}, parts)
+        run.history.epochs = checkpoint.load()
     data = data.to(place)
-    every = -(-len(data.train) // 5_000)
-    # At most 5,000 of the training images, the same ones in each epoch.
-    measured = {"train": data.train[::every], "val": data.val, "test": data.test}
-    bar = _progress(experiment.label, experiment.epochs * steps, len(run.history) * steps)
-    with bar as progress:
-        try:
+    # At most 5,000 of the training images, the same ones after each epoch.
+    few = data.train[:: -(-len(data.train) // 5_000)]
+    done = len(run.history) * per_epoch
+    with contextlib.suppress(KeyboardInterrupt):
+        with steps(experiment.label, experiment.epochs * per_epoch, done) as progress:
             while not run.finished:
                 start = time.perf_counter()
                 row = train_epoch(run, data.train, optimizer, scheduler, progress)
-                for name, images in measured.items():
+                for name, images in {"train": few, "val": data.val, "test": data.test}.items():
                     row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(model, images)
-                with torch.no_grad():
-                    row["l1"], row["l2"] = l1_loss(model).item(), l2_loss(model).item()
+                row["l1"], row["l2"] = l1_loss(model).item(), l2_loss(model).item()
                 row["seconds"] = time.perf_counter() - start
                 run.history.epochs.append(row)
                 if checkpoint is not None:
-                    checkpoint.save()
-        except KeyboardInterrupt:
-            done, todo = len(run.history), experiment.epochs
-            print(f"{experiment.label}: interrupted; its first {done} of {todo} epochs are kept.")
+                    checkpoint.save(run.history.epochs)
+    say_if_interrupted(run)
     return run
+
+
+def check_trainable(experiment: Experiment, images: Images) -> None:
+    """Refuses training images that would fail in the first epoch, or the last step of it."""
+    if not len(images):
+        raise ValueError("There are no training images: give at least one.")
+    last = len(images) % experiment.batch_size or experiment.batch_size
+    # Net's last block has a single pixel per channel for images below 20 x 20.
+    if experiment.norm == "BN" and last == 1 and max(images.x.shape[2:]) < 20:
+        raise ValueError(
+            f"The last batch of {len(images)} images in batches of {experiment.batch_size} is one "
+            f"image, which leaves BN one value per channel to average: change the batch size."
+        )
+
+
+def say_if_interrupted(run: Run) -> None:
+    if not run.finished:
+        done, todo = len(run.history), run.experiment.epochs
+        print(f"{run.experiment.label}: interrupted; its first {done} of {todo} epochs are kept.")
 
 
 def fit_together(
@@ -573,15 +500,15 @@ def fit_together(
     directory: str | Path | None = None,
     device: str | None = None,
 ) -> list[Run]:
-    """``fit`` for several experiments at the same time, each in a process of its own.
+    """``fit`` for several experiments at the same time, each in a process with one thread.
 
-    A network this small gains little from a second core; a second network does. Each process has
-    one thread, so that on one machine the outcome is bit for bit that of ``fit`` on one thread. On
-    an accelerator, one experiment is trained after another, in this process. A script must call
-    this under ``if __name__ == "__main__":``, as the processes may import it.
+    A network this small gains little from a second core, but a second network gains a lot. The
+    outcome is bit for bit that of ``fit`` on one thread. On an accelerator, one experiment is
+    trained after another, in this process. A script must call this under
+    ``if __name__ == "__main__":``, as the processes may import it.
 
-    An interrupt ends all of them and gives the runs so far, once all have begun; a second one ends
-    them at once. On an accelerator, the runs not yet begun are missing then.
+    An interrupt ends all of them and gives the runs so far; a second one breaks off. On an
+    accelerator, the runs not yet begun are missing then.
 
     Args:
         experiments: what to train, each a different one.
@@ -590,278 +517,33 @@ def fit_together(
     Raises:
         ValueError: where an experiment comes twice.
         Diverged, CheckpointError: as ``fit``, at the first of them; the others are stopped.
-        RuntimeError: when a process is killed from outside.
+        WorkerLost: when a process is killed from outside.
     """
     if len(set(experiments)) < len(experiments):
         raise ValueError("The same experiment comes twice: give each a seed of its own.")
+    runs = {}
     if pick_device(device).type != "cpu":
-        runs = []
-        for experiment in experiments:
-            runs.append(fit(experiment, data, directory, device))
-            if not runs[-1].finished:
+        for i, experiment in enumerate(experiments):
+            runs[i] = fit(experiment, data, directory, device)
+            if not runs[i].finished:
                 break
-        return runs
-    with contextlib.ExitStack() as stack:
-        shared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
-        torch.save(data, shared)
-        processes = [_process(e, shared, directory) for e in experiments]
-        connections = [stack.enter_context(process) for process in processes]
-        return _collect(dict(zip(connections, experiments, strict=True)))
+        return list(runs.values())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        shared = Path(folder) / "data"
+        torch.save(data, shared)  # the processes map it, so that it is in memory once
+        tasks = [(experiment, shared, directory) for experiment in experiments]
+        with contextlib.suppress(KeyboardInterrupt):
+            runs.update(side_by_side(_fit_shared, tasks, jobs=len(tasks)))
+    for run in runs.values():
+        say_if_interrupted(run)
+    return [runs[i] for i in sorted(runs)]
 
 
-@contextlib.contextmanager
-def _process(*task) -> Iterator[multiprocessing.connection.Connection]:
-    """A process that trains, and the connection to it. At the end of the block it is gone."""
-    # A fork of this process would inherit torch's locks. Where it is safe, fork one that has done
-    # nothing but import: it starts at once, and the libraries are in memory once.
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload(["torchvision", "sklearn", "scipy.stats", "matplotlib.pyplot"])
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_fit_in_process, args=(theirs, *task), daemon=True)
-    process.start()
-    theirs.close()  # or its end would go unnoticed
-    try:
-        yield ours
-    finally:
-        if process.is_alive():
-            process.terminate()
-        process.join()
-        ours.close()
-
-
-def _collect(experiments: dict[multiprocessing.connection.Connection, Experiment]) -> list[Run]:
-    """Shows the processes' progress until each has sent its run."""
-    runs, bars = {}, {}
-    with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_asked_to_stop(experiments))
-        while waiting := [connection for connection in experiments if connection not in runs]:
-            for connection in multiprocessing.connection.wait(waiting):
-                try:
-                    message = connection.recv()
-                except (EOFError, OSError) as error:
-                    if stopped:
-                        raise KeyboardInterrupt from error
-                    raise RuntimeError(_why_gone(experiments[connection])) from error
-                match message:
-                    case Exception():
-                        raise message
-                    case Run():
-                        runs[connection] = message
-                    case {"steps": steps, **shown}:
-                        bars[connection].update(steps)
-                        bars[connection].set_postfix(shown)
-                    case begun:
-                        bars[connection] = stack.enter_context(_progress(**begun))
-    return [runs[connection] for connection in experiments]
-
-
-@contextlib.contextmanager
-def _asked_to_stop(connections) -> Iterator[list[bool]]:
-    """The first interrupt goes to the processes, in place of breaking off what is being received.
-
-    The list that it gives is empty until then.
-    """
-    asked = []
-
-    def ask(*_):
-        signal.signal(signal.SIGINT, before)  # the next one breaks off
-        asked.append(True)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.send("stop")
-
-    before = signal.getsignal(signal.SIGINT)
-    in_main = threading.current_thread() is threading.main_thread()
-    if not (in_main and callable(before)):  # nothing arrives, or it was started to ignore it
-        yield asked
-        return
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _why_gone(experiment: Experiment) -> str:
-    return (
-        f"The process that trained {experiment.label} is gone. Either it was killed, most likely "
-        f"for want of memory: train one experiment after another, with fit. Or it could not begin, "
-        f'for the reason printed above: a script needs if __name__ == "__main__": around this call.'
-    )
-
-
-class _Relay:
-    """Stands for the bar that ``fit_together`` shows, in the process that does the steps."""
-
-    connection = None  # to the process that shows the bar; None where there is none
-
-    def __init__(self, **begun):
-        self.connection.send(begun)
-        self.steps, self.shown = 0, {}
-
-    def __enter__(self) -> "_Relay":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.set_postfix(**self.shown)
-
-    def update(self) -> None:
-        self.steps += 1
-        if self.connection.poll():  # asked to stop
-            raise KeyboardInterrupt
-
-    def set_postfix(self, **shown) -> None:
-        self.connection.send({"steps": self.steps, **shown})
-        self.steps, self.shown = 0, shown
-
-
-def _fit_in_process(connection, experiment: Experiment, shared: Path, directory) -> None:
-    """What a process of ``fit_together`` does; it ends with the one that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which says when to stop
-    torch.set_num_threads(1)
-    _Relay.connection = connection
-    with contextlib.suppress(BrokenPipeError):
-        try:
-            data = torch.load(shared, mmap=True, weights_only=False)  # once in memory for all
-            outcome = fit(experiment, data, directory, device="cpu")
-        except Exception as error:  # for the process that asked
-            if not isinstance(error, (Diverged, CheckpointError)):
-                traceback.print_exc()  # which does not travel with it
-            outcome = error
-        connection.send_bytes(pickle.dumps(outcome))  # send() would share the tensors' memory
-
-
-def _why_diverged(experiment: Experiment, epoch: int, step: int, loss: float) -> str:
-    heavy = experiment.l1 > 1e-2 or experiment.l2 > 1
-    cause = (
-        f"the penalty (l1 = {experiment.l1:g}, l2 = {experiment.l2:g}) outweighs the data loss"
-        if heavy
-        else f"the learning rate (lr = {experiment.lr:g}) is too high"
-    )
-    return (
-        f"{experiment.label} diverged in epoch {epoch}, step {step}: its loss is {loss}. Most "
-        f"likely {cause}; lower it and run again."
-    )
-
-
-def _last_test(run: Run) -> dict[str, str]:
-    return {"test": f"{run.history['test_accuracy'][-1]:.2%}"} if len(run.history) else {}
-
-
-def _progress(label: str, total: int, done: int) -> "tqdm.std.tqdm | _Relay":
-    """A bar with the time left: a widget in a notebook, text in a terminal.
-
-    ``PROGRESS=text`` asks for text in a notebook too, on stderr, for whoever executes it without
-    a browser; ``PROGRESS=none`` for no bar.
-    """
-    if _Relay.connection is not None:
-        return _Relay(label=label, total=total, done=done)
-    asked = os.environ.get("PROGRESS")
-    kind = tqdm.std.tqdm if asked == "text" else tqdm.auto.tqdm
-    off = asked == "none"
-    return kind(desc=label, total=total, initial=done, unit="step", mininterval=0.5, disable=off)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
-    """A file to write to, beside the path, which takes its place when it is whole.
-
-    At any moment the path is whole or not there, as long as one process at a time writes it; after
-    an error it is as it was.
-
-    Args:
-        path: of the file to replace or make; it keeps its permissions.
-        mode, how: as in ``open``.
-    """
-    beside = path.with_name(path.name + ".partial")
-    try:
-        with beside.open(mode, **how) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-class Checkpoint:
-    """One file per experiment: the last whole epoch of a run and all that is needed next."""
-
-    VERSION = 1
-
-    def __init__(self, directory: str | Path, run: Run, data: Data, optimizer, scheduler):
-        self.run, self.parts = run, {"model": run.model, "optimizer": optimizer}
-        self.parts["scheduler"] = scheduler
-        # What the file must agree with, to the letter, before it is continued.
-        self.identity = {
-            "version": self.VERSION,
-            "experiment": asdict(run.experiment),
-            "data": data.fingerprint(),
-        }
-        experiment = run.experiment
-        digest = hashlib.sha256(repr(self.identity).encode()).hexdigest()[:8]
-        name = f"{experiment.label.replace(' ', '')}-seed{experiment.seed}-{digest}.pt"
-        self.path = Path(directory) / name
-
-    def load(self) -> None:
-        """Brings the run to where the file left it; does nothing where there is none."""
-        self._check_directory()
-        if not self.path.exists():
-            return
-        try:
-            with zipfile.ZipFile(self.path) as archive:  # torch.load does not compare checksums
-                damaged, cause = archive.testzip() is not None, None
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            found = state["identity"]
-        except Exception as error:  # zipfile and torch.load raise a dozen kinds between them
-            damaged, cause = True, error
-        if damaged:
-            raise CheckpointError(
-                f"{self.path} is damaged and cannot be continued: move it away to train "
-                f"{self.run.experiment.label} from the start."
-            ) from cause
-        for part, value in self.identity.items():
-            if found.get(part) != value:
-                difference = _difference(found.get(part), value)
-                raise CheckpointError(
-                    f"{self.path} belongs to another {part} ({difference}): choose another "
-                    f"directory, or move the file away."
-                )
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        self.run.history.epochs = state["history"]
-
-    def save(self) -> None:
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"identity": self.identity, "history": self.run.history.epochs}
-        try:
-            with replacing(self.path) as file:
-                torch.save(state, file)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.path} could not be written ({error}): make room, or choose another "
-                f"directory. The epochs before are in it still; run again to continue."
-            ) from error
-
-    def _check_directory(self) -> None:
-        """Fails before the first epoch is trained, not after it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path.parent).close()
-        except OSError as error:
-            raise CheckpointError(
-                f"Checkpoints cannot be written to {self.path.parent} ({error.strerror}): choose "
-                f"another directory."
-            ) from error
-
-
-def _difference(found, wanted) -> str:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
-        return ", ".join(f"{k} {found.get(k)}, not {wanted.get(k)}" for k in keys)
-    return f"{found}, not {wanted}"
+def _fit_shared(task: tuple[Experiment, Path, str | Path | None]) -> Run:
+    experiment, shared, directory = task
+    data = torch.load(shared, mmap=True, weights_only=False)
+    with contextlib.redirect_stdout(None):  # what there is to say, the parent says
+        return fit(experiment, data, directory, device="cpu")
 
 
 # ------------------------------------------------------------------------------------ plotting
@@ -900,7 +582,7 @@ def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
     """Train and test accuracy and loss of several histories together.
 
     Args:
-        zoom: leave out of view what lies below the second half of the epochs.
+        zoom: show the range of the second half of the epochs, and cut off what lies outside.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey="row", layout="constrained")
     for row, quantity in zip(axes, ("accuracy", "loss"), strict=True):
@@ -909,9 +591,10 @@ def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
     if zoom and all(len(h) > 3 for h in histories):
         late = [epoch for h in histories for epoch in h.epochs[len(h) // 2 :]]
         lowest = min(min(e["train_accuracy"], e["test_accuracy"]) for e in late)
-        highest = max(max(e["train_loss"], e["test_loss"]) for e in late)
+        losses = [e[f"{part}_loss"] for e in late for part in ("train", "test")]
         axes[0, 0].set_ylim(100 * lowest - 0.1, 100.05)
-        axes[1, 0].set_ylim(0, 1.05 * highest)
+        if highest := max(filter(math.isfinite, losses), default=0):
+            axes[1, 0].set_ylim(0, 1.05 * highest)
     axes[0, 0].legend()
     return figure
 
@@ -959,10 +642,9 @@ def plot_digits(
 
 
 def plot_confusion(logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None) -> Axes:
-    """How often each digit (row) was taken for each other (column); the diagonal is left out."""
+    """How often each digit (row) was taken for each other (column), without the right ones."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
-    counts = np.zeros((10, 10), dtype=int)
-    np.add.at(counts, (labels.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()), 1)
+    counts = confusion_matrix(labels.cpu(), logits.argmax(dim=1).cpu(), labels=list(range(10)))
     np.fill_diagonal(counts, 0)  # thousands there would hide the few beside it
     ConfusionMatrixDisplay(counts).plot(ax=ax, cmap="Reds", colorbar=False)
     for text in ax.texts:
@@ -979,16 +661,11 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
     section 3.
 
     Args:
-        groups: of GN, dividing the six channels drawn.
+        groups: in GN; they must divide the six channels drawn.
     """
     n, c, hw = 5, 6, 5
-    if c % groups:
+    if groups < 1 or c % groups:
         raise ValueError(f"The figure draws {c} channels; {groups} groups do not divide them.")
-    together = {name: np.zeros((n, c, hw), dtype=bool) for name in ("BN", "LN", "IN", "GN")}
-    together["BN"][:, 0, :] = True  # the front, where the viewer sees each slice whole
-    together["LN"][0, :, :] = True
-    together["IN"][0, 0, :] = True
-    together["GN"][0, : c // groups, :] = True
     captions = {
         "BN": "a channel, over N, H, W",
         "LN": "an image, over C, H, W",
@@ -996,11 +673,16 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
         "GN": f"an image's C/{groups} channels, over these, H, W",
     }
     figure = plt.figure(figsize=(12, 3.6))
-    for i, (name, mask) in enumerate(together.items(), start=1):
+    for i, (norm, axes) in enumerate(AXES.items(), start=1):
+        together = np.zeros(
+            (n, groups, c // groups, hw) if norm == "GN" else (n, c, hw), dtype=bool
+        )
+        # The first set of each: all indices along its axes, 0 along the others.
+        together[tuple(slice(None) if d in axes else 0 for d in range(together.ndim))] = True
+        colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
         ax = figure.add_subplot(1, 4, i, projection="3d")
-        colors = np.where(mask, NORM_COLORS[name], "#f4f4f4")
-        ax.voxels(np.ones_like(mask), facecolors=colors, edgecolor="#555555", linewidth=0.5)
-        ax.set_title(f"{name}\n{captions[name]}", fontsize=10)
+        ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)
+        ax.set_title(f"{norm}\n{captions[norm]}", fontsize=10)
         ax.set_xlabel("N", labelpad=-14)
         ax.set_ylabel("C", labelpad=-14)
         ax.set_zlabel("H, W", labelpad=-14)
@@ -1013,5 +695,7 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """95% interval of an accuracy, from the binomial distribution (Wilson's score interval)."""
+    if not 0 <= correct <= total or not total:
+        raise ValueError(f"{correct} of {total} images right: there is no such accuracy.")
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return interval.low, interval.high
