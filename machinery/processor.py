@@ -1,4 +1,4 @@
-"""Which processor this is: the last bits of a result depend on it."""
+"""Which processor this is; the last bits of a result depend on it."""
 
 import platform
 from pathlib import Path
