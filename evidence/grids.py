@@ -144,6 +144,13 @@ GRIDS = {
         measure=training.validation,
         seeds=2,
     ),
+    "demo": Grid(
+        "Does a sweep work here? It takes seconds; its results prove nothing.",
+        {norm: Experiment(norm=norm, epochs=2, plain_epochs=1) for norm in NORMS},
+        measure=training.bn_statistics,
+        images=300,
+        seeds=2,
+    ),
 }
 
 
