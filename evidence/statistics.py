@@ -6,6 +6,8 @@ of what was measured.
     supported      the effect is in the claimed direction, and its corrected p is below ALPHA
     contradicted   it is in the opposite direction, by the same rule
     not detected   neither; the interval says how large an effect these seeds could have overlooked
+
+That two are *the same* is another claim, with words of its own: equivalence shown, or not shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 ALPHA = 0.05
 SUPPORTED, CONTRADICTED, NOT_DETECTED = "supported", "contradicted", "not detected"
+SHOWN, NOT_SHOWN = "equivalence shown", "equivalence not shown"
 
 Pairs = Mapping[str, tuple[str, str]]  # two columns (a, b) by the name of the contrast a − b
 
@@ -84,21 +87,6 @@ def p_equivalent(a: Sequence[float], b: Sequence[float], margin: float) -> float
     return float(ttost_paired(np.asarray(a, float), np.asarray(b, float), -margin, margin)[0])
 
 
-def p_beyond(a: Sequence[float], b: Sequence[float], margin: float) -> float:
-    """p of "the mean of a − b lies within ±margin": the opposite of ``p_equivalent``.
-
-    The chance of a mean this far from 0, on either side, if the truth were at the margin; for a
-    margin of 0 it is the two-sided p. One side alone, chosen by the data, would err twice as often
-    where the scatter dwarfs the margin.
-    """
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    mean, error = abs(difference.mean()), stats.sem(difference)
-    if np.ptp(difference) == 0:
-        return float(not mean > margin)
-    near, far = (mean - margin) / error, (mean + margin) / error
-    return float(stats.t.sf(near, len(difference) - 1) + stats.t.sf(far, len(difference) - 1))
-
-
 def p_of_signs(difference: Sequence[float]) -> float:
     """Two-sided p of "the mean is 0", from all sign patterns: needs no normal distribution."""
     found = stats.permutation_test(
@@ -116,10 +104,9 @@ def verdict(effect: Effect, p: float | None = None) -> str:
 
 
 def all_of(verdicts: Sequence[str]) -> str:
-    """Of a claim that holds only if each of its parts does."""
-    if CONTRADICTED in verdicts:
-        return CONTRADICTED
-    return NOT_DETECTED if NOT_DETECTED in verdicts else SUPPORTED
+    """Of a claim that holds only if each of its parts does: the worst of theirs."""
+    worst_first = (CONTRADICTED, NOT_DETECTED, NOT_SHOWN, SHOWN, SUPPORTED)
+    return min(verdicts, key=worst_first.index)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -161,31 +148,39 @@ def contrasts(table: pd.DataFrame, pairs: Pairs, margin: float | None = None) ->
 
 
 def equivalences(table: pd.DataFrame, pairs: Pairs, margin: float) -> pd.DataFrame:
-    """Each of a family of claims "a is b, within ±margin", with interval, p and verdict.
+    """Each of a family of claims "a is b, within ±margin", with its 90% interval and verdict.
 
-    Supported if the two are equivalent; contradicted if the difference is beyond the margin (Holm's
-    correction); not detected in between. The equivalence tests are not corrected: a claim that all
-    of the family are equivalent needs each of them, which at ALPHA errs at ALPHA at most.
-
-    A seed that failed on either side is left out of its pair and counted in ``left_out``; such a
-    pair is never supported. Tables and pairs as in ``contrasts``.
+    Equivalence is shown if the 90% interval lies inside the margin (which is TOST at 5%). It is not
+    corrected: a claim that all of the family are equivalent needs each of them, which at ALPHA errs
+    at ALPHA at most. A seed that failed on either side is left out of its pair and counted in
+    ``left_out``; equivalence is never shown then. Tables and pairs as in ``contrasts``.
 
     Raises:
         ValueError: for a pair with fewer than two whole seeds.
     """
-    found, beyond = [], []
+    found = []
     for a, b in pairs.values():
         whole = table.reindex(columns=[a, b]).dropna()
-        row = vars(paired_effect(whole[a], whole[b])) | {"left_out": len(table) - len(whole)}
-        found.append(row | {"p_equivalent": p_equivalent(whole[a], whole[b], margin)})
-        beyond.append(p_beyond(whole[a], whole[b], margin))
-    found = pd.DataFrame(found, index=list(pairs))
-    found["p_beyond"] = holm(beyond)
-    same = (found["p_equivalent"] < ALPHA) & (found["left_out"] == 0)
-    found["verdict"] = np.select(
-        [same, found["p_beyond"] < ALPHA], [SUPPORTED, CONTRADICTED], NOT_DETECTED
-    )
-    return found
+        row = vars(paired_effect(whole[a], whole[b], confidence=1 - 2 * ALPHA))
+        p, left_out = p_equivalent(whole[a], whole[b], margin), len(table) - len(whole)
+        judged = SHOWN if p < ALPHA and not left_out else NOT_SHOWN
+        found.append(row | {"left_out": left_out, "p_equivalent": p, "verdict": judged})
+    return pd.DataFrame(found, index=list(pairs))
+
+
+def widest(found: pd.DataFrame) -> pd.Series:
+    """Of several equivalences the one whose interval reaches furthest from 0."""
+    return found.loc[found[["low", "high"]].abs().max(axis=1).idxmax()]
+
+
+def decisive_seeds(table: pd.DataFrame, pairs: Pairs) -> dict[str, list[int]]:
+    """For each contrast of a family, the seeds without any one of which its verdict is another."""
+    verdicts = contrasts(table, pairs)["verdict"]
+    without = {seed: contrasts(table.drop(seed), pairs)["verdict"] for seed in table.index}
+    return {
+        name: [seed for seed, other in without.items() if other[name] != verdicts[name]]
+        for name in pairs
+    }
 
 
 def probability_best(table: pd.DataFrame) -> pd.Series:
@@ -206,21 +201,20 @@ def probability_best(table: pd.DataFrame) -> pd.Series:
     return pd.Series((best / best.sum(axis=0)).mean(axis=1), index=table.columns)
 
 
-def readable(found: pd.DataFrame) -> pd.DataFrame:
+def readable(found: pd.DataFrame, ratio: bool = False) -> pd.DataFrame:
     """What ``contrasts`` or ``equivalences`` found, as text for reading.
 
-    Intervals are at 95% and uncorrected. The verdicts of ``contrasts`` go by "p (Holm)", those of
-    ``equivalences`` by its other two.
+    Args:
+        found: intervals are uncorrected, at 90% for ``equivalences`` and at 95% otherwise.
+        ratio: the differences are of logarithms; show them as ratios.
     """
-    names = {
-        "p_holm": "p (Holm)",
-        "p_equivalent": "p, equivalent",
-        "p_beyond": "p, beyond (Holm)",
-    }
+    look = (lambda x: f"{np.exp(x):.2f}×") if ratio else "{:+.3f}".format
+    confidence = "90%" if found["verdict"].isin([SHOWN, NOT_SHOWN]).all() else "95%"
     shown = pd.DataFrame(index=found.index)
-    shown["mean"] = found["mean"].map("{:+.3f}".format)
-    shown["95% interval"] = [f"{row.low:+.3f} to {row.high:+.3f}" for row in found.itertuples()]
-    for column, name in names.items():
+    shown["ratio" if ratio else "mean"] = found["mean"].map(look)
+    intervals = [f"{look(row.low)} to {look(row.high)}" for row in found.itertuples()]
+    shown[f"{confidence} interval"] = intervals
+    for column, name in {"p_holm": "p (Holm)", "p_equivalent": "p, equivalent"}.items():
         if column in found:
             shown[name] = ["< 0.001" if p < 0.0005 else f"{p:.3f}" for p in found[column]]
     shown["seeds"] = found["seeds"]

@@ -18,6 +18,22 @@ def std_last_epochs(results: pd.DataFrame, epochs: int = 5) -> pd.DataFrame:
     return accuracies(results.assign(spread=spread), "spread")
 
 
+def log_std_around_line(results: pd.DataFrame, epochs: int = 5) -> pd.DataFrame:
+    """Logarithm of the accuracy's SD around a straight line through a run's last epochs.
+
+    The line takes out steady progress, which is no lack of steadiness. In logarithms because SDs
+    are skewed and compare as ratios.
+    """
+
+    def spread(history: dict) -> float:
+        last, x = np.array(history["test_accuracy"][-epochs:]), np.arange(epochs)
+        residual = last - np.polyval(np.polyfit(x, last, 1), x)
+        return np.sqrt((residual**2).sum() / (epochs - 2))
+
+    spreads = [spread(history) for history in results["history"]]
+    return np.log(accuracies(results.assign(spread=spreads), "spread"))
+
+
 def batches_of(table: pd.DataFrame) -> list[int]:
     """The batch sizes of the grid's settings, which are called as in "GN, batch 2"."""
     return sorted({int(setting.rpartition(" ")[2]) for setting in table.columns})
