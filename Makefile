@@ -13,7 +13,7 @@ endif
 .PHONY: lesson test lab notebooks
 
 lesson: $(READY)
-	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python run_notebook.py notebooks/Session6_1.ipynb --out build
+	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python -m tools.run_notebook notebooks/Session6_1.ipynb --out build
 	rm -rf build/checkpoints  # done: the next run trains anew, a killed one continues
 
 test: $(READY)
@@ -26,7 +26,7 @@ lab: $(READY)
 
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
-	$(BIN)/python run_notebook.py notebooks/*.ipynb --in-place
+	$(BIN)/python -m tools.run_notebook notebooks/*.ipynb --in-place
 
 $(READY): requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv

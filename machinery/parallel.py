@@ -20,6 +20,8 @@ import torch
 
 from machinery.progress import SECONDS, Here, deferred_interrupt, make_bar
 
+WANTED = "wanted"  # a file that is there as long as the workers are needed
+
 
 class WorkerLost(RuntimeError):
     """A worker process ended before its task did; the message says what to do."""
@@ -74,13 +76,18 @@ def _attempt(function, tasks: dict, jobs: int, dask: str | None, asked) -> Itera
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: [bar.close() for bar in bars.values()])
         folder = Path(tempfile.mkdtemp())
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        (folder / WANTED).touch()
+        jobs = min(jobs, len(tasks))
         executor = stack.enter_context(_on_dask(dask) if dask else _on_processes(jobs, folder))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)  # ends the workers, see _begin
+        stack.callback((folder / WANTED).unlink)
         with _interrupts_later():
             futures = {
                 executor.submit(_run, function, task, folder / f"{position}"): position
                 for position, task in tasks.items()
             }
+            # Python's pool watches over a new worker only from the next submission on.
+            executor.submit(os.getpid)
         while futures:
             done, _ = wait(futures, timeout=SECONDS, return_when=FIRST_COMPLETED)
             _show(folder, bars)
@@ -88,7 +95,9 @@ def _attempt(function, tasks: dict, jobs: int, dask: str | None, asked) -> Itera
                 (folder / "stop").touch()
                 futures = {f: i for f, i in futures.items() if not f.cancel()}
             for future in done & futures.keys():
-                yield futures.pop(future), future.result()
+                position = futures.pop(future)
+                if not (asked() and isinstance(future.exception(), KeyboardInterrupt)):
+                    yield position, future.result()
 
 
 @contextlib.contextmanager
@@ -124,12 +133,12 @@ def _on_processes(jobs: int, folder: Path) -> Executor:
 
 
 def _begin(folder: Path) -> None:
-    """In a new worker: leaves Ctrl-C to the parent, and ends with it or with its folder."""
+    """In a new worker: leaves Ctrl-C to the parent, and ends when that does or wants it no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch():
-        while parent.is_alive() and folder.exists():
+        while parent.is_alive() and (folder / WANTED).exists():
             time.sleep(SECONDS)
         os._exit(1)
 

@@ -14,7 +14,7 @@ def settings(cls: type) -> type:
     are as welcome as Python's. A wrong field is a ValueError with its name, its value and what is
     allowed.
     """
-    config = ConfigDict(strict=True, allow_inf_nan=False)
+    config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
     cls = dataclass(cls, frozen=True, config=config)
     checked = cls.__init__
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,25 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import utils  # noqa: E402
+from machinery import mnist  # noqa: E402
+
+needs_mnist = pytest.mark.skipif(
+    not mnist.is_in(Path(os.environ.get("MNIST_ROOT", "nowhere"))),
+    reason="set MNIST_ROOT to a folder with MNIST",
+)
+
+
+def same(a: utils.Run, b: utils.Run) -> bool:
+    """Weights, buffers and histories equal bit for bit, but for the seconds."""
+    untimed = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in run.history.epochs]
+        for run in (a, b)
+    ]
+    states = [run.model.state_dict() for run in (a, b)]
+    # repr, since NaN (no validation set) is not equal to itself
+    return repr(untimed[0]) == repr(untimed[1]) and all(
+        torch.equal(v, states[1][k]) for k, v in states[0].items()
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,58 +1,32 @@
-"""Data, training, checkpoints and statistics."""
+"""Data, training and plotting, against torchvision, SciPy, autograd and float64."""
 
-import dataclasses
 import math
-import multiprocessing
 import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
-import psutil
 import pytest
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import ROOT, meanwhile
+from conftest import needs_mnist, same
+from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
 
 import utils
+from machinery.progress import steps
 from s6_model import Net, l1_loss, l2_loss
-from utils import CheckpointError, DataError, Diverged, Experiment, Images, fit
+from utils import Diverged, Experiment, Images, fit
 
 SHORT = Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=2, dropout=0.1)
 
 
-def same(a: utils.Run, b: utils.Run) -> bool:
-    """Weights, buffers and histories equal bit for bit, but for the seconds."""
-    untimed = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in run.history.epochs]
-        for run in (a, b)
-    ]
-    states = [run.model.state_dict() for run in (a, b)]
-    # repr, since NaN (no validation set) is not equal to itself
-    return repr(untimed[0]) == repr(untimed[1]) and all(
-        torch.equal(v, states[1][k]) for k, v in states[0].items()
-    )
+def normalized(images):
+    return utils.normalize(images.x.float() / 255)
 
 
 # --------------------------------------------------------------------------------------- data
-
-
-def has_mnist():
-    """MNIST where the environment names it, as torchvision's layout; else the tests skip."""
-    root = os.environ.get("MNIST_ROOT")
-    return root is not None and utils._has_mnist(utils.Path(root))
-
-
-needs_mnist = pytest.mark.skipif(not has_mnist(), reason="set MNIST_ROOT to a folder with MNIST")
 
 
 @needs_mnist
@@ -84,16 +58,6 @@ def test_the_validation_split_is_stratified_and_repeatable(digits):
     assert torch.equal(parts, digits.train.x.flatten(1).sort(dim=0).values)  # none lost or doubled
 
 
-def test_refuses_an_impossible_validation_size(digits):
-    with pytest.raises(ValueError, match="between 0 and 700"):
-        utils.split_validation(digits, size=700)
-
-
-def test_refuses_an_unknown_data_set():
-    with pytest.raises(ValueError, match="'mnist' or 'digits'"):
-        utils.load_data("cifar")
-
-
 @pytest.mark.parametrize(
     ("x", "y", "sentence"),
     [
@@ -111,121 +75,6 @@ def test_refuses_an_unknown_data_set():
 def test_refuses_images_and_labels_that_are_none(x, y, sentence):
     with pytest.raises(ValueError, match=sentence):
         Images(x, y)
-
-
-@pytest.fixture
-def copied_mnist(tmp_path, monkeypatch):
-    """The four files, where a test may damage them."""
-    shutil.copytree(os.environ["MNIST_ROOT"], tmp_path / "root")
-    for path in (tmp_path / "root").rglob("*"):
-        path.chmod(0o755)
-    monkeypatch.setenv("MNIST_ROOT", str(tmp_path / "root"))
-    return tmp_path / "root" / "MNIST" / "raw"
-
-
-@needs_mnist
-@pytest.mark.parametrize("damage", ["cut short", "altered", "missing"])
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
-def test_a_damaged_file_is_named_and_neither_used_nor_deleted(copied_mnist, name, damage):
-    path = copied_mnist / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    if damage == "altered":
-        path.write_bytes(content)
-    elif damage == "cut short":
-        path.write_bytes(content[: len(content) // 2])
-    else:
-        path.unlink()
-    before = sorted((p.name, p.stat().st_size) for p in copied_mnist.iterdir())
-    with pytest.raises(DataError, match=name):
-        utils.load_data()
-    assert sorted((p.name, p.stat().st_size) for p in copied_mnist.iterdir()) == before
-
-
-def mute_server():
-    """A server that accepts connections and never says a word, as seen through a dead network."""
-    server = socket.create_server(("127.0.0.1", 0), backlog=16)
-    return server, f"http://127.0.0.1:{server.getsockname()[1]}/"
-
-
-@pytest.fixture
-def nothing_at_hand(tmp_path, monkeypatch):
-    monkeypatch.delenv("MNIST_ROOT", raising=False)
-    monkeypatch.setattr(utils, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(utils, "SECONDS_PER_MIRROR", 0.5)
-
-
-def test_a_dead_network_gives_the_stand_in_soon_and_says_so(nothing_at_hand, monkeypatch, capsys):
-    servers = [mute_server(), mute_server()]
-    mirrors = [url for _, url in servers] + ["http://127.0.0.1:9/", "http://no-such-host.invalid/"]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
-    start = time.perf_counter()
-    data = utils.load_data()
-    assert time.perf_counter() - start < 0.5 * len(mirrors) + 2
-    assert (len(data.train), len(data.test)) == (1437, 360)
-    assert data.train.x.shape[1:] == (1, 28, 28)
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "1,797" in said and "accuracies" in said
-    for server, _ in servers:
-        server.close()
-
-
-@pytest.fixture
-def mirror(tmp_path):
-    """Serves what is put in its folder, as a mirror of MNIST would."""
-    import functools
-    import http.server
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    folder = tmp_path / "mirror"
-    folder.mkdir()
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_failed_download_leaves_nothing_behind(nothing_at_hand, monkeypatch, mirror, tmp_path):
-    folder, url = mirror
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"half of it")
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url])
-    assert utils.load_data().name == "scikit-learn digits"
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-@needs_mnist
-def test_a_download_ends_up_in_the_data_folder(nothing_at_hand, monkeypatch, mirror, tmp_path):
-    import gzip
-    import hashlib
-
-    folder, url = mirror
-    resources = []
-    for name in utils.MNIST_MD5:
-        packed = gzip.compress((ROOT_OF_MNIST / "MNIST" / "raw" / name).read_bytes(), 1, mtime=0)
-        (folder / f"{name}.gz").write_bytes(packed)
-        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/", url])
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-    assert len(utils.load_data().train) == 60_000
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["MNIST"]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    assert len(utils.load_data().train) == 60_000  # now from the folder
-
-
-ROOT_OF_MNIST = utils.Path(os.environ.get("MNIST_ROOT", "."))
-
-
-def test_a_data_root_without_mnist_is_said(nothing_at_hand, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    utils.load_data()
-    assert "$MNIST_ROOT" in capsys.readouterr().out
 
 
 def test_augmentation_without_strength_is_the_identity(monkeypatch):
@@ -290,55 +139,126 @@ def test_augmentation_is_as_scipy_does_it():
 # ----------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize(
-    ("setting", "sentence"),
-    [
-        ({"norm": "bn"}, "BN, LN, GN, none"),
-        ({"l1": -1e-5}, "cannot be negative"),
-        ({"l2": math.nan}, "cannot be negative"),
-        ({"epochs": 0}, "from 1 up"),
-        ({"epochs": 2.5}, "from 1 up"),
-        ({"batch_size": 0}, "from 1 up"),
-        ({"lr": 0.0}, "positive"),
-        ({"schedule": "cosine"}, "one-cycle"),
-        ({"dropout": 1.0}, "probability"),
-    ],
-)
-def test_refuses_impossible_experiments(setting, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        Experiment(**setting)
+def fits(experiment=SHORT, images=700, size=28, **how):
+    """Trains on so many blank images."""
+    blank = Images(torch.zeros(images, 1, size, size).byte(), torch.zeros(images).long())
+    return fit(experiment, utils.Data("blank", blank, blank), **how)
+
+
+def splits(digits, size):
+    return utils.split_validation(utils.Data("few", digits.train[:50], digits.test), size)
+
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+WHOLE, ABOVE_0 = "valid integer", "greater than 0"
+BAD_SETTINGS = [
+    ({"norm": "bn"}, "norm = 'bn': it should be 'BN', 'LN', 'GN' or 'none'"),
+    ({"norm": None}, "norm = None: it should be 'BN'"),
+    ({"groups": 3, "norm": "GN"}, "groups = 3: it should divide the network's channels, 8, 12, 16"),
+    ({"groups": 8, "norm": "GN"}, "groups = 8"),
+    ({"groups": 0}, "groups = 0: it should be greater than or equal to 1"),
+    ({"groups": True}, f"groups = True: it should be a {WHOLE}"),
+    ({"l1": -1e-5}, "l1 = -1e-05: it should be greater than or equal to 0"),
+    ({"l1": math.inf}, "l1 = inf: it should be a finite number"),
+    ({"l2": math.nan}, "l2 = nan: it should be a finite number"),
+    ({"l2": "1e-4"}, "l2 = '1e-4': it should be a valid number"),
+    ({"mean_l1": 1}, "mean_l1 = 1: it should be a valid boolean"),
+    ({"epochs": 0}, "epochs = 0: it should be greater than or equal to 1"),
+    ({"epochs": 2.5}, f"epochs = 2.5: it should be a {WHOLE}"),
+    ({"batch_size": 0}, "batch_size = 0"),
+    ({"batch_size": True}, f"batch_size = True: it should be a {WHOLE}"),
+    ({"batch_size": np.float64(32)}, f"batch_size = 32.0: it should be a {WHOLE}"),
+    ({"lr": 0.0}, f"lr = 0.0: it should be {ABOVE_0}"),
+    ({"lr": math.inf}, "lr = inf: it should be a finite number"),
+    ({"lr": True}, "lr = True: it should be a valid number"),
+    ({"schedule": "cosine"}, "schedule = 'cosine': it should be 'one-cycle' or 'constant'"),
+    ({"augment": "no"}, "augment = 'no': it should be a valid boolean"),
+    ({"plain_epochs": "2"}, f"plain_epochs = '2': it should be a {WHOLE}"),
+    ({"plain_epochs": -1}, "plain_epochs = -1: it should be greater than or equal to 0"),
+    ({"plain_epochs": math.nan}, f"plain_epochs = nan: it should be a {WHOLE}"),
+    ({"dropout": 1.0}, "dropout = 1.0: it should be less than 1"),
+    ({"dropout": None}, "dropout = None: it should be a valid number"),
+    ({"seed": None}, f"seed = None: it should be a {WHOLE}"),
+    ({"seed": "a"}, f"seed = 'a': it should be a {WHOLE}"),
+    ({"seed": math.nan}, f"seed = nan: it should be a {WHOLE}"),
+    ({"seed": 1.5}, f"seed = 1.5: it should be a {WHOLE}"),
+    ({"seed": -1}, "seed = -1: it should be greater than or equal to 0"),
+    ({"seed": 2**63}, f"seed = {2**63}: it should be less than 4294967296"),
+    ({"rate": 1.0}, "rate = 1.0: unexpected keyword argument"),
+]
+ONE_EACH = Experiment(norm="BN", batch_size=3, epochs=1)
+BAD_CALLS = [
+    (lambda d: utils.load_data("cifar"), "'mnist' or 'digits'"),
+    (lambda d: fits(images=0), "no training images"),
+    (lambda d: fits(ONE_EACH, 7, 16), "one image, which leaves BN one value per channel"),
+    (lambda d: fits(device="tpu"), "device = 'tpu': this machine has only .*'cpu'"),
+    pytest.param(lambda d: fits(device="cuda"), "device = 'cuda': this machine", marks=no_cuda),
+    (lambda d: splits(d, 50), "both parts need images of all 10 digits.* from 10 to 40"),
+    (lambda d: splits(d, 9), "size = 9"),
+    (lambda d: splits(d, -1), "size = -1"),
+    (lambda d: utils.augment(d.test.x, None), "augment takes float32 images, not torch.uint8"),
+    (lambda d: utils.augment(d.test.x.double(), None), "float32 images, not torch.float64"),
+    (lambda d: utils.normalize(d.test.x), "floats from 0 to 1, not torch.uint8"),
+    (lambda d: utils.accuracy_interval(0, 0), "0 of 0 images"),
+    (lambda d: utils.accuracy_interval(3, 2), "3 of 2 images"),
+    (lambda d: utils.predict(Net(), d.test, batch_size=0), "batch_size = 0"),
+    (lambda d: utils.fit_together([SHORT, SHORT], d), "a seed of its own"),
+    (lambda d: utils.plot_normalization_axes(groups=4), "do not divide"),
+    (lambda d: utils.plot_normalization_axes(groups=0), "do not divide"),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), BAD_SETTINGS)
+def test_an_impossible_setting_gets_one_sentence(values, sentence):
+    with pytest.raises(ValueError) as error:
+        Experiment(**values)
+    assert str(error.value).startswith(sentence) and str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(("call", "sentence"), BAD_CALLS)
+def test_bad_input_gets_one_sentence(digits, call, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence) as error:
+        call(digits)
+    assert str(error.value).count("\n") == 0
+
+
+def test_numpys_numbers_are_welcome_and_become_pythons():
+    experiment = Experiment(seed=np.int64(3), lr=np.float32(0.5), epochs=np.uint8(4), l1=0)
+    assert repr(experiment) == repr(Experiment(seed=3, lr=0.5, epochs=4, l1=0.0))
+
+
+def test_a_batch_of_one_is_no_problem_where_bn_has_several_pixels(digits):
+    assert fits(ONE_EACH, images=7, size=28).finished
 
 
 def test_labels_derive_from_the_settings():
     assert Experiment(norm="GN", l1=1e-5).label == "GN + L1"
     assert Experiment(norm="BN", l1=1e-5, l2=1e-4).label == "BN + L1 + L2"
     assert Experiment(norm="none").label == "none"
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         Experiment().norm = "LN"
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(digits):
     first, again = fit(SHORT, digits), fit(SHORT, digits)
     assert same(first, again) and first.finished
-    assert not same(first, fit(dataclasses.replace(SHORT, seed=1), digits))
+    assert not same(first, fit(replace(SHORT, seed=1), digits))
 
 
 def test_experiments_that_differ_in_the_norm_get_the_same_batches(digits):
     def of(experiment, epoch=1):
         return list(utils.batches(digits.train, experiment, epoch))
 
-    for (x, y), (other_x, other_y) in zip(
-        of(SHORT), of(dataclasses.replace(SHORT, norm="BN")), strict=True
-    ):
+    for (x, y), (other_x, other_y) in zip(of(SHORT), of(replace(SHORT, norm="BN")), strict=True):
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
     assert not torch.equal(of(SHORT)[0][1], of(SHORT, epoch=2)[0][1])
 
 
 def test_an_epoch_holds_each_image_once_and_the_last_epochs_as_they_are(digits):
-    experiment = dataclasses.replace(SHORT, plain_epochs=1)
+    experiment = replace(SHORT, plain_epochs=1)
     for epoch, plain in ((1, False), (2, True)):
         x = torch.cat([x for x, _ in utils.batches(digits.train, experiment, epoch)])
-        given = utils.normalize(digits.train.x)
+        given = normalized(digits.train)
         unchanged = torch.equal(x.flatten(1).sort(0).values, given.flatten(1).sort(0).values)
         assert len(x) == 700 and unchanged == plain
 
@@ -349,7 +269,7 @@ def test_history_has_what_it_promises(digits):
     assert run.history["epoch"] == [1, 2]
     last = run.history.epochs[-1]
     for name, images in (("train", data.train), ("val", data.val), ("test", data.test)):
-        logits = run.model(utils.normalize(images.x))
+        logits = run.model(normalized(images))
         loss = F.cross_entropy(logits, images.y).item()
         assert last[f"{name}_loss"] == pytest.approx(loss, rel=1e-4)
         hits = (logits.argmax(1) == images.y).float().mean().item()
@@ -384,7 +304,7 @@ def test_one_step_is_adams_on_the_data_loss_plus_the_penalties(digits):
     experiment = Experiment(norm="LN", l1=1e-3, l2=1e-2, epochs=1, batch_size=64, plain_epochs=1)
     torch.manual_seed(experiment.seed)
     start = Net("LN").double()
-    loss = F.cross_entropy(start(utils.normalize(data.train.x).double()), data.train.y)
+    loss = F.cross_entropy(start(normalized(data.train).double()), data.train.y)
     weights = [p for p in start.parameters() if p.ndim >= 2]
     loss = loss + 1e-3 * sum(p.abs().sum() for p in weights)
     loss = loss + 1e-2 / 2 * sum((p**2).sum() for p in weights)
@@ -423,6 +343,27 @@ def test_evaluate_leaves_a_short_last_batch_its_weight(digits):
     assert 0 <= accuracy <= 1
 
 
+def test_trains_a_network_of_ones_own(digits):
+    def own():
+        return Net(lambda channels: torch.nn.BatchNorm2d(channels))
+
+    assert same(fit(SHORT, digits, network=own), fit(replace(SHORT, norm="BN"), digits)) is False
+    plain = replace(SHORT, norm="BN", dropout=0.0)
+    assert same(fit(plain, digits, network=own), fit(plain, digits))
+
+
+def test_a_step_waits_for_no_number_from_the_device(digits):
+    """Each ``aten::_local_scalar_dense`` is a wait, on an accelerator."""
+    run = utils.Run(Net(), utils.History(replace(SHORT, batch_size=16)))  # 44 steps
+    optimizer = torch.optim.SGD(run.model.parameters())  # on a CPU, a fused Adam reads its step
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    with steps("", 44) as progress, torch.profiler.profile() as profile:
+        utils.train_epoch(run, digits.train, optimizer, scheduler, progress)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::convolution"] >= 44 * 5
+    assert calls.get("aten::_local_scalar_dense", 0) == 0
+
+
 def test_a_diverged_run_stops_with_epoch_step_and_cause(digits):
     with pytest.raises(Diverged, match=r"epoch 1, step \d+.*learning rate") as error:
         fit(Experiment(norm="none", lr=1e30, epochs=2), digits)
@@ -431,244 +372,7 @@ def test_a_diverged_run_stops_with_epoch_step_and_cause(digits):
         fit(Experiment(norm="none", l1=1e38, epochs=2), digits)
 
 
-def test_pick_device_prefers_what_it_is_told():
-    assert utils.pick_device("cpu") == torch.device("cpu")
-    assert utils.pick_device().type in ("cuda", "mps", "cpu")
-
-
-# --------------------------------------------------------------------------------- checkpoints
-
-
-class Interrupt:
-    """Stops a run with the notebook's stop button, after so many training steps."""
-
-    def __init__(self, monkeypatch, steps):
-        self.left, original = steps, F.cross_entropy
-
-        def cross_entropy(*args, **kwargs):
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(F, "cross_entropy", cross_entropy)
-
-
-@pytest.mark.parametrize("norm", ["BN", "GN"])
-def test_an_interrupted_run_is_usable_and_continues_as_if_nothing_had_been(
-    digits, tmp_path, monkeypatch, capsys, norm
-):
-    experiment = dataclasses.replace(SHORT, norm=norm, epochs=3)
-    whole = fit(experiment, digits)
-    with monkeypatch.context() as patch:
-        Interrupt(patch, steps=12)  # 6 steps and 2 evaluations an epoch: in the second
-        part = fit(experiment, digits, tmp_path)
-    assert not part.finished and part.history["epoch"] == [1]
-    assert "first 1 of 3 epochs" in capsys.readouterr().out
-    assert same(fit(experiment, digits, tmp_path), whole)
-
-
-def test_a_finished_run_is_loaded_not_trained_again(digits, tmp_path, monkeypatch):
-    first = fit(SHORT, digits, tmp_path)
-    monkeypatch.setattr(utils, "train_epoch", None)
-    again = fit(SHORT, digits, tmp_path)
-    assert same(first, again) and again.history["seconds"] == first.history["seconds"]
-
-
-def killed_after_an_epoch(training, directory):
-    """Runs a line of Python until the first checkpoint is there; gives the epochs that are kept."""
-    script = (
-        "import torch, utils; from utils import Experiment; torch.set_num_threads(1)\n"
-        f"if __name__ == '__main__': {training}"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list(directory.glob("*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    assert psutil.wait_procs(workers, timeout=30)[1] == [], "they outlive it"
-    files = directory.glob("*.pt")
-    return [len(torch.load(file, weights_only=True)["history"]) for file in files]
-
-
-def test_a_killed_run_ends_as_one_never_killed(tmp_path):
-    data = utils.load_data("digits")
-    experiment = Experiment(norm="BN", l1=1e-5, dropout=0.1, epochs=6)
-    training = f"utils.fit({experiment!r}, utils.load_data('digits'), {str(tmp_path)!r})"
-    (kept,) = killed_after_an_epoch(training, tmp_path)
-    assert 1 <= kept < 6
-    assert same(fit(experiment, data, tmp_path), fit(experiment, data))
-
-
-# ---------------------------------------------------------------------------- several at one time
-
-TWO = [dataclasses.replace(SHORT, norm=norm, epochs=4) for norm in ("GN", "BN")]
-
-
-def together(experiments, data, directory=None):
-    return utils.fit_together(experiments, data, directory, device="cpu")
-
-
-def test_together_is_as_alone_and_in_order(digits):
-    short_last = [TWO[0], dataclasses.replace(TWO[1], epochs=1)]
-    alone = [fit(e, digits, device="cpu") for e in short_last]
-    assert all(map(same, together(short_last, digits), alone))
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_interrupted_together_are_usable_and_continue(digits, tmp_path):
-    long = [dataclasses.replace(e, epochs=200) for e in TWO]
-    with meanwhile(
-        ready=lambda: len(list(tmp_path.glob("*.pt"))) == 2,
-        act=lambda: os.kill(os.getpid(), signal.SIGINT),
-    ):
-        part = together(long, digits, tmp_path)
-    assert [run.experiment for run in part] == long
-    assert all(1 <= len(run.history) < 200 and not run.finished for run in part)
-    kept = [torch.load(file, weights_only=True)["history"] for file in tmp_path.glob("*.pt")]
-    assert sorted(map(len, kept)) == sorted(len(run.history) for run in part)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_killed_together_end_as_if_never_killed(tmp_path):
-    data = utils.load_data("digits")
-    where = f"utils.load_data('digits'), {str(tmp_path)!r}, device='cpu'"
-    kept = killed_after_an_epoch(f"utils.fit_together({TWO!r}, {where})", tmp_path)
-    assert 1 <= sum(kept) < 8
-    whole = [fit(e, data, device="cpu") for e in TWO]
-    assert all(map(same, together(TWO, data, tmp_path), whole))
-
-
-def test_one_that_diverges_ends_all_with_its_reason(digits):
-    wild = dataclasses.replace(TWO[0], lr=1e9)
-    with pytest.raises(Diverged, match=r"GN \+ L1 \+ L2 diverged in epoch") as caught:
-        together([wild, dataclasses.replace(TWO[1], epochs=10_000)], digits)
-    epoch = int(re.search(r"epoch (\d+)", str(caught.value))[1])
-    assert caught.value.history["epoch"] == list(range(1, epoch))
-    assert not [p for p in multiprocessing.active_children() if p.is_alive()]
-
-
-def test_one_that_is_killed_from_outside_is_named(digits):
-    two_there = multiprocessing.active_children
-    with meanwhile(
-        ready=lambda: len(two_there()) == 2,
-        act=lambda: max(two_there(), key=lambda p: p._identity).kill(),
-    ):
-        with pytest.raises(RuntimeError, match=r"trained BN \+ L1 \+ L2 is gone.*one .* after ano"):
-            together([dataclasses.replace(e, epochs=10_000) for e in TWO], digits)
-
-
-def test_refuses_the_same_experiment_twice(digits):
-    with pytest.raises(ValueError, match="a seed of its own"):
-        together([SHORT, SHORT], digits)
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_on_an_accelerator_one_is_trained_after_another(digits, monkeypatch, interrupted):
-    trained = []
-
-    def fit_there(experiment, data, directory, device):
-        trained.append((experiment, device))
-        return utils.Run(None, utils.History(experiment, [{}] * (experiment.epochs - interrupted)))
-
-    monkeypatch.setattr(utils, "fit", fit_there)
-    runs = utils.fit_together(TWO, digits, device="cuda")
-    begun = TWO[:1] if interrupted else TWO
-    assert trained == [(e, "cuda") for e in begun] and [r.experiment for r in runs] == begun
-
-
-def test_every_moment_of_a_save_leaves_a_whole_checkpoint(digits, tmp_path, monkeypatch):
-    """The disk fills up, or the machine dies, anywhere within the second epoch's save."""
-    for broken in ("torch.save", "os.fsync", "os.replace"):
-        directory = tmp_path / broken
-        fails_at_second(monkeypatch, broken)
-        with pytest.raises(CheckpointError, match="No space left"):
-            fit(SHORT, digits, directory)
-        monkeypatch.undo()
-        (file,) = directory.iterdir()
-        assert len(torch.load(file, weights_only=True)["history"]) == 1
-        assert same(fit(SHORT, digits, directory), fit(SHORT, digits))
-
-
-def fails_at_second(monkeypatch, name):
-    module, attribute = {"torch": torch, "os": os}[name.split(".")[0]], name.split(".")[1]
-    original, calls = getattr(module, attribute), []
-
-    def fail_second(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(module, attribute, fail_second)
-
-
-def test_a_directory_that_cannot_be_written_is_said_before_training(digits, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(utils, "train_epoch", None)
-    with pytest.raises(CheckpointError, match="choose another directory"):
-        fit(SHORT, digits, tmp_path / "file" / "checkpoints")
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
-def test_a_damaged_checkpoint_is_named_and_kept(digits, tmp_path, damage):
-    fit(SHORT, digits, tmp_path)
-    (file,) = tmp_path.iterdir()
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    harm = {"cut": content[:-100], "flipped": content, "empty": b"", "text": b"hello"}[damage]
-    file.write_bytes(harm)
-    with pytest.raises(CheckpointError, match=re.escape(f"{file.name} is damaged")):
-        fit(SHORT, digits, tmp_path)
-    assert file.read_bytes() == harm
-
-
-def rename_to(experiment, data, directory):
-    """Passes the one checkpoint there off as that of another experiment."""
-    (file,) = directory.iterdir()
-    run = utils.Run(Net(), utils.History(experiment))
-    file.rename(utils.Checkpoint(directory, run, data, None, None).path)
-
-
-def test_a_checkpoint_of_something_else_is_refused_and_kept(digits, tmp_path):
-    other = dataclasses.replace(SHORT, l1=1e-4)
-    fit(SHORT, digits, tmp_path / "a")
-    rename_to(other, digits, tmp_path / "a")
-    with pytest.raises(CheckpointError, match="another experiment .l1 1e-05, not 0.0001"):
-        fit(other, digits, tmp_path / "a")
-
-    fewer = utils.Data(digits.name, digits.train[:500], digits.test)
-    fit(SHORT, digits, tmp_path / "b")
-    rename_to(SHORT, fewer, tmp_path / "b")
-    with pytest.raises(CheckpointError, match="another data .*700 [+] 0 [+] 360 images"):
-        fit(SHORT, fewer, tmp_path / "b")
-
-    other_test = utils.Data(digits.name, digits.train, digits.test[::2])
-    assert other_test.fingerprint() != digits.fingerprint()
-    assert len(list(tmp_path.rglob("*.pt"))) == 2
-
-
-def test_a_checkpoint_of_another_version_is_refused(digits, tmp_path, monkeypatch):
-    fit(SHORT, digits, tmp_path)
-    monkeypatch.setattr(utils.Checkpoint, "VERSION", 2)
-    rename_to(SHORT, digits, tmp_path)
-    with pytest.raises(CheckpointError, match="another version .1, not 2"):
-        fit(SHORT, digits, tmp_path)
-
-
-def test_experiments_share_a_directory(digits, tmp_path):
-    for experiment in (SHORT, dataclasses.replace(SHORT, seed=1), dataclasses.replace(SHORT, l2=0)):
-        fit(experiment, digits, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-# ------------------------------------------------------------------------------- errors, plots
+# -------------------------------------------------------------------------------------- plots
 
 
 def logits_of(predictions):
@@ -721,6 +425,11 @@ def test_curves_show_the_histories(histories):
             assert line.get_color() == utils.NORM_COLORS[history.experiment.norm]
 
 
+def test_curves_of_a_run_whose_losses_are_nan(histories):
+    rows = [row | {"train_loss": math.nan, "test_loss": math.nan} for row in histories[0].epochs]
+    utils.plot_curves([utils.History(histories[0].experiment, 2 * rows)])
+
+
 def test_curves_of_runs_of_unequal_length(histories):
     shorter = utils.History(histories[0].experiment, histories[0].epochs[:1])
     empty = utils.History(histories[0].experiment, [])
@@ -759,8 +468,14 @@ def test_confusion_counts_the_errors():
     assert counts[4, 9] == counts[9, 4] == 1 and counts.sum() == 2
 
 
-def test_the_cubes_show_what_each_norm_averages_over():
-    figure = utils.plot_normalization_axes()
-    assert [ax.get_title().split("\n")[0] for ax in figure.axes] == ["BN", "LN", "IN", "GN"]
-    with pytest.raises(ValueError, match="do not divide"):
-        utils.plot_normalization_axes(groups=4)
+def test_the_cubes_show_what_each_norm_averages_over(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes3D, "voxels", lambda *_, facecolors, **__: drawn.append(facecolors))
+    figure = utils.plot_normalization_axes(groups=2)  # N, C, HW = 5, 6, 5
+    norms = [ax.get_title().split("\n")[0] for ax in figure.axes]
+    assert norms == ["BN", "LN", "IN", "GN"]
+    first = {"BN": np.s_[:, 0], "LN": np.s_[0], "IN": np.s_[0, 0], "GN": np.s_[0, :3]}
+    for norm, colors in zip(norms, drawn, strict=True):
+        expected = np.zeros((5, 6, 5), dtype=bool)
+        expected[first[norm]] = True
+        assert np.array_equal(colors == utils.NORM_COLORS[norm], expected)

@@ -1,15 +1,14 @@
 """Executes notebooks without a browser: progress live in the terminal, results as files.
 
-    python run_notebook.py notebooks/Session6_1.ipynb --out build    # .ipynb, .html and figures
-    python run_notebook.py notebooks/*.ipynb --in-place              # the committed outputs
+    python -m tools.run_notebook notebooks/Session6_1.ipynb --out build   # .ipynb, .html, figures
+    python -m tools.run_notebook notebooks/*.ipynb --in-place             # the committed outputs
 
-In a browser a progress bar is a widget. Here it is text on the kernel's stderr, which is shown
-while it comes and is not kept in the notebook; everything else is kept.
+In a browser a progress bar is a widget. Here it is text on the kernel's stderr, shown as it comes
+and not kept in the notebook; everything else is kept.
 """
 
 import argparse
 import base64
-import io
 import os
 import re
 import sys
@@ -20,7 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
-from PIL import Image
+
+from machinery.files import replacing, small_png
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
 # A bar as tqdm draws it; where there are several, with \x1b[A to go a line up.
@@ -61,21 +61,17 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def shrink(notebook: nbformat.NotebookNode) -> None:
-    """Stores the figures with a palette of 256 colours: as good to look at, half as heavy."""
+    """Stores the figures with a palette: as good to look at, half the size."""
     for _, output in outputs(notebook):
         data = output.get("data", {})
         if "image/png" in data:
-            small = io.BytesIO()
-            image = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-            image.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-            data["image/png"] = base64.b64encode(small.getvalue()).decode()
+            png = small_png(base64.b64decode(data["image/png"]))
+            data["image/png"] = base64.b64encode(png).decode()
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Writes beside and moves into place, so that a reader never sees half a file."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(beside, path)
+def write(path: Path, text: str) -> None:
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def outputs(notebook: nbformat.NotebookNode):
@@ -94,7 +90,8 @@ def save(notebook: nbformat.NotebookNode, name: str, folder: Path) -> None:
         o["data"]["image/png"] for _, o in outputs(notebook) if "image/png" in o.get("data", {})
     ]
     for i, image in enumerate(images, start=1):
-        write(figures / f"{name}-{i:02}.png", base64.b64decode(image))
+        with replacing(figures / f"{name}-{i:02}.png") as file:
+            file.write(base64.b64decode(image))
     for cell, output in outputs(notebook):
         if TABLE in cell.metadata.get("tags", []) and output.output_type == "stream":
             print("\n" + output.text)

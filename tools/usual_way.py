@@ -1,8 +1,7 @@
-"""The usual way of training on MNIST, which the lesson's speed is measured against.
+"""The usual way to train on MNIST, which the lesson's speed is measured against.
 
 Per-sample PIL transforms in a ``DataLoader``, and a network that works at full resolution in its
-first layers: the shape that solutions of this exercise commonly have. Nothing here is used by the
-lesson.
+first layers: what solutions of this exercise commonly look like. The lesson itself uses none of it.
 """
 
 import torch
