@@ -1,6 +1,5 @@
-"""claims.py against SciPy, NumPy and simulation: its intervals, error rates, verdicts and table."""
+"""evidence.claims, tables and sentences: from rows to verdicts, to a table, to words."""
 
-import itertools
 import json
 
 import numpy as np
@@ -9,303 +8,45 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-import claims
-import sweep
-from claims import ALPHA, CONTRADICTED, NOT_DETECTED, SUPPORTED
-from sweep import SweepError
+from evidence import claims, grids, results, sentences, tables
+from evidence.grids import GRIDS, EvidenceError
+from evidence.statistics import (
+    CONTRADICTED,
+    NOT_DETECTED,
+    NOT_SHOWN,
+    SHOWN,
+    SUPPORTED,
+    contrasts,
+    equivalences,
+)
 from utils import THREE_EXPERIMENTS
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")
 
 SEEDS = 10
-TRIALS = 200
-MANY = 500  # of what is quick
-PAIRS = {"x": ("A", "B"), "y": ("A", "C"), "z": ("A", "D")}
 
-
-def studies(effect, trials=TRIALS, seed=0, sd=0.085):
-    """Tables of paired runs in which A exceeds B, C and D by the effect.
-
-    What a seed does to all settings alike is ten times as large as what it does to each.
-    """
-    generator = np.random.default_rng(seed)
-    for _ in range(trials):
-        own = generator.normal(0, sd / 2**0.5, (SEEDS, 4))
-        shared = generator.normal(99.4, 10 * sd, (SEEDS, 1))
-        yield pd.DataFrame(shared + own + [effect, 0, 0, 0], columns=list("ABCD"))
-
-
-def at_most(count, rate, trials=TRIALS):
-    """Whether a count is what the rate, or a lower one, gives by chance, all but once in 10,000."""
-    return count <= stats.binom.ppf(0.9999, trials, rate)
-
-
-def at_least(count, rate, trials=TRIALS):
-    return count >= stats.binom.ppf(0.0001, trials, rate)
-
-
-# ---------------------------------------------------------------------------------- one effect
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_intervals_cover_at_their_nominal_rate(confidence):
-    effects = [claims.paired_effect(t["A"], t["B"], confidence) for t in studies(0.07, trials=MANY)]
-    covered = sum(e.low <= 0.07 <= e.high for e in effects)
-    assert at_most(covered, confidence, MANY) and at_least(covered, confidence, MANY)
-
-
-def test_p_is_below_alpha_as_often_as_it_says_where_nothing_is_there():
-    found = sum(claims.paired_effect(t["A"], t["B"]).p < ALPHA for t in studies(0, trials=MANY))
-    assert at_most(found, ALPHA, MANY) and at_least(found, ALPHA, MANY)
-
-
-def test_a_paired_effect_is_students_by_hand():
-    a, b = np.array([99.41, 99.38, 99.52, 99.44]), np.array([99.36, 99.40, 99.41, 99.35])
-    effect = claims.paired_effect(a, b)
-    d = a - b
-    mean = d.sum() / 4
-    error = np.sqrt(((d - mean) ** 2).sum() / 3) / 2
-    assert effect.mean == pytest.approx(mean, abs=1e-12)
-    assert effect.low == pytest.approx(mean - stats.t.ppf(0.975, 3) * error, abs=1e-12)
-    assert effect.high == pytest.approx(mean + stats.t.ppf(0.975, 3) * error, abs=1e-12)
-    assert effect.p == pytest.approx(2 * stats.t.sf(mean / error, 3), abs=1e-12)
-    assert effect.seeds == 4
-    back = claims.paired_effect(b, a)
-    assert (back.mean, back.low, back.high) == pytest.approx(
-        (-effect.mean, -effect.high, -effect.low)
-    )
-    assert back.p == pytest.approx(effect.p)
-
-
-def test_an_effect_reads_as_mean_and_interval():
-    assert str(claims.Effect(0.05, -0.01, 0.11, 0.08, 10)) == "+0.050 [-0.010, +0.110]"
-
-
-@pytest.mark.parametrize("gap, p", [(0.0, 1.0), (0.02, 0.0), (-0.02, 0.0)])
-def test_constant_differences_have_an_interval_without_width(gap, p):
-    """As accuracies in percent they are constant but for rounding, which is no evidence."""
-    b = 100 * np.array([0.9937, 0.9941, 0.9929])
-    effect = claims.paired_effect(b + gap, b)
-    assert effect.low == effect.high == effect.mean == pytest.approx(gap, abs=1e-9)
-    assert effect.p == p
-    expected = NOT_DETECTED if gap == 0 else SUPPORTED if gap > 0 else CONTRADICTED
-    assert claims.verdict(effect) == expected
-    assert claims.p_equivalent(b + gap, b, 0.1) == 0
-    assert claims.p_equivalent(b + gap + 0.2, b, 0.1) == 1
-
-
-@pytest.mark.parametrize(
-    "a, b, message",
-    [
-        ([1, 2, 3], [1, 2], "same length"),
-        ([1], [1], "at least 2"),
-        ([[1, 2], [3, 4]], [[1, 2], [3, 4]], "two series"),
-        ([1, 2, np.nan], [1, 2, 3], "leave out that seed"),
-        ([1, 2, np.inf], [1, 2, 3], "leave out that seed"),
-    ],
-)
-def test_refuses_what_are_no_pairs(a, b, message):
-    with pytest.raises(ValueError, match=message):
-        claims.paired_effect(a, b)
-    with pytest.raises(ValueError, match=message):
-        claims.p_equivalent(a, b, 0.1)
-
-
-@pytest.mark.parametrize("margin", [0, -0.1, float("nan")])
-def test_refuses_a_margin_that_is_none(margin):
-    with pytest.raises(ValueError, match="margin"):
-        claims.p_equivalent([1, 2, 3], [1, 2, 4], margin)
-
-
-# -------------------------------------------------------------------------------- equivalence
-
-
-def test_equivalence_is_an_interval_of_90_percent_inside_the_margin():
-    for table in studies(0.05, trials=100):
-        inner = claims.paired_effect(table["A"], table["B"], confidence=1 - 2 * ALPHA)
-        inside = -0.1 < inner.low and inner.high < 0.1
-        assert inside == (claims.p_equivalent(table["A"], table["B"], 0.1) < ALPHA)
-
-
-@pytest.mark.parametrize("edge", [0.1, -0.1])
-def test_at_the_margins_edge_equivalence_is_found_at_its_error_rate(edge):
-    wrong = sum(claims.p_equivalent(t["A"], t["B"], 0.1) < ALPHA for t in studies(edge))
-    assert at_most(wrong, ALPHA)
-
-
-def test_well_inside_the_margin_equivalence_is_found():
-    found = sum(claims.p_equivalent(t["A"], t["B"], 0.1) < ALPHA for t in studies(0))
-    assert at_least(found, 0.85)
-
-
-# ---------------------------------------------------------------------------------- a family
-
-
-def verdicts(tables, judge=claims.contrasts, **options):
-    return [list(judge(table, PAIRS, **options)["verdict"]) for table in tables]
-
-
-def test_where_nothing_is_there_a_family_finds_something_at_its_error_rate():
-    found = verdicts(studies(0))
-    assert at_most(sum(set(v) != {NOT_DETECTED} for v in found), ALPHA)
-    assert at_most(sum(SUPPORTED in v for v in found), ALPHA / 2)
-    assert at_most(sum(CONTRADICTED in v for v in found), ALPHA / 2)
-
-
-def test_without_a_correction_it_would_not():
-    """Twenty contrasts at p < 0.05 each: the simulation can tell."""
-    generator = np.random.default_rng(0)
-    fooled = 0
-    for _ in range(30):
-        table = pd.DataFrame(generator.normal(0, 1, (SEEDS, 40)))
-        pairs = {str(i): (i, i + 20) for i in range(20)}
-        family = claims.contrasts(table, pairs)
-        fooled += (family["p"] < ALPHA).any()
-        assert (family["p_holm"] >= family["p"]).all()
-    assert not at_most(fooled, ALPHA, 30)
-
-
-@pytest.mark.parametrize("effect, expected", [(0.3, SUPPORTED), (-0.3, CONTRADICTED)])
-def test_what_is_there_is_found_in_its_direction(effect, expected):
-    found = list(itertools.chain(*verdicts(studies(effect, trials=50))))
-    assert at_least(found.count(expected), 0.99, len(found))
-    assert set(found) <= {expected, NOT_DETECTED}
-
-
-def holm(ps):
-    """The smallest of m p values times m, the next times m - 1, ..., never falling, at most 1."""
-    corrected, highest = [0.0] * len(ps), 0.0
-    for rank, i in enumerate(np.argsort(ps)):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
-        corrected[i] = highest
-    return pytest.approx(corrected, abs=1e-9)
-
-
-def test_holm_is_as_by_hand():
-    for table in studies(0.05, trials=20):
-        found = claims.contrasts(table, PAIRS, margin=0.1)
-        ps = [stats.ttest_rel(table[a], table[b]).pvalue for a, b in PAIRS.values()]
-        assert list(found["p"]) == pytest.approx(ps, abs=1e-9)
-        assert list(found["p_holm"]) == holm(ps)
-        assert list(found.index) == list(PAIRS)
-        beyond = [claims.p_beyond(table[a], table[b], 0.02) for a, b in PAIRS.values()]
-        assert list(claims.unmoved(table, PAIRS, 0.02)["p_beyond"]) == holm(beyond)
-
-
-def test_of_a_family_only_what_stands_the_correction_is_supported():
-    """p is 0.03 for each difference by itself, and 0.09 for each of the three."""
-    d = stats.norm.ppf((np.arange(SEEDS) + 0.5) / SEEDS)
-    d *= stats.t.ppf(0.985, SEEDS - 1) ** -1 * np.sqrt(SEEDS) / d.std(ddof=1)
-    table = pd.DataFrame({"A": 1 + d, "B": 0.0, "C": 1 + d[::-1], "D": 0.0})
-    pairs = {"x": ("A", "B"), "y": ("C", "D"), "z": ("A", "D")}
-    found = claims.contrasts(table, pairs)
-    assert list(found["p"]) == pytest.approx([0.03] * 3)
-    assert list(found["verdict"]) == [NOT_DETECTED] * 3
-    assert list(claims.contrasts(table, {"x": pairs["x"]})["verdict"]) == [SUPPORTED]
-
-
-def test_a_verdict_goes_by_the_corrected_p():
-    effect = claims.Effect(0.1, 0.01, 0.19, 0.03, 10)
-    assert claims.verdict(effect) == SUPPORTED
-    assert claims.verdict(effect, p=0.09) == NOT_DETECTED
-    assert claims.verdict(effect, p=float("nan")) == NOT_DETECTED
-
-
-def test_all_of_is_no_better_than_its_worst():
-    for parts in itertools.product((SUPPORTED, NOT_DETECTED, CONTRADICTED), repeat=2):
-        worst = next(v for v in (CONTRADICTED, NOT_DETECTED, SUPPORTED) if v in parts)
-        assert claims.all_of(parts) == worst
-
-
-def test_contrasts_refuse_a_missing_run():
-    table = next(studies(0))
-    table.loc[3, "A"] = np.nan
-    with pytest.raises(ValueError, match="leave out that seed"):
-        claims.contrasts(table, PAIRS)
-
-
-# ----------------------------------------------------------------------------------- unmoved
-
-
-@pytest.mark.parametrize("edge", [0.1, -0.1])
-def test_unmoved_at_the_margins_edge_is_decided_at_its_error_rates(edge):
-    found = verdicts(studies(edge, trials=80), claims.unmoved, margin=0.1)
-    # All three are called the same, or any of them moved, each at 5%; a single one is also at 5%.
-    assert at_most(sum(claims.all_of(v) == SUPPORTED for v in found), ALPHA, 80)
-    assert at_most(sum(CONTRADICTED in v for v in found), ALPHA, 80)
-    assert at_most(sum(v[0] == SUPPORTED for v in found), ALPHA, 80)
-
-
-def test_unmoved_finds_both_what_stays_and_what_moves():
-    stays = itertools.chain(*verdicts(studies(0, trials=25), claims.unmoved, margin=0.1))
-    assert at_least(list(stays).count(SUPPORTED), 0.85, 75)
-    for effect in (0.4, -0.4):
-        moves = itertools.chain(*verdicts(studies(effect, trials=10), claims.unmoved, margin=0.1))
-        assert at_least(list(moves).count(CONTRADICTED), 0.99, 30)
-
-
-def test_unmoved_is_not_detected_where_the_seeds_cannot_tell():
-    found = verdicts(studies(0, trials=10, sd=3.0), claims.unmoved, margin=0.1)
-    assert set(itertools.chain(*found)) <= {NOT_DETECTED, CONTRADICTED}
-
-
-# ----------------------------------------------------------------------------------- crowned
-
-
-def test_crowned_is_as_by_going_through_all_draws():
-    generator = np.random.default_rng(0)
-    table = pd.DataFrame(generator.integers(0, 4, (5, 3)), columns=list("ABC"))  # many ties
-    wins = dict.fromkeys(table, 0.0)
-    for draw in itertools.product(*(table[c] for c in table)):
-        winners = [c for c, v in zip(table, draw, strict=True) if v == max(draw)]
-        for winner in winners:
-            wins[winner] += 1 / len(winners) / 5**3
-    shares = claims.crowned(table)
-    assert shares.to_dict() == pytest.approx(wins)
-    assert shares.sum() == pytest.approx(1)
-
-
-def test_crowned_knows_the_sure_winner_and_the_even_match():
-    table = pd.DataFrame({"A": [3.0, 4.0], "B": [1.0, 2.0], "C": [1.0, 2.0]})
-    assert claims.crowned(table).to_dict() == {"A": 1, "B": 0, "C": 0}
-    assert claims.crowned(table[["B", "C"]]).to_dict() == {"B": 0.5, "C": 0.5}
-
-
-def test_crowned_refuses_a_missing_run():
-    with pytest.raises(ValueError, match="missing"):
-        claims.crowned(pd.DataFrame({"A": [1.0, np.nan], "B": [1.0, 2.0]}))
-
-
-# -------------------------------------------------------------------------- what is measured
-
-
-@pytest.mark.parametrize("norm", ["GN", "LN", "none"])
-def test_batch_mates_do_not_move_an_image(norm):
-    assert claims.effect_of_batch_mates(norm) <= 1e-6
-
-
-def test_batch_mates_move_an_image_under_bn():
-    assert claims.effect_of_batch_mates("BN") > 0.1
+# ---------------------------------------------------------------------------------------- tables
 
 
 def history(accuracies):
     return {"epoch": list(range(1, len(accuracies) + 1)), "test_accuracy": list(accuracies)}
 
 
-def test_late_spread_is_the_sd_of_the_last_epochs_in_points():
-    runs = pd.DataFrame(
-        {
-            "setting": ["b", "b", "a", "a"],
-            "seed": [0, 1, 0, 1],
-            "history": [
-                history([0.1, 0.99, 0.98]),
-                history([0.9, 0.99, 0.99]),
-                history([0.5, 0.97, 0.99]),
-                history([0.2, 0.5, 0.6]),
-            ],
-        }
+def runs(**curves):
+    """Rows of settings, each with its runs' accuracies in percent."""
+    return pd.DataFrame(
+        [
+            {"setting": setting, "seed": seed, "history": history(np.array(curve) / 100)}
+            for setting, of_seeds in curves.items()
+            for seed, curve in enumerate(of_seeds)
+        ]
     )
-    spread = claims.late_spread(runs, epochs=2)
+
+
+def test_std_last_epochs_is_in_points_over_the_last_epochs():
+    spread = tables.std_last_epochs(
+        runs(b=[[10, 99, 98], [90, 99, 99]], a=[[50, 97, 99], [20, 50, 60]]), epochs=2
+    )
     assert list(spread.columns) == ["b", "a"]  # as they come, not by the alphabet
     two = 1 / 2**0.5  # SD of two values, per distance
     assert spread["b"].tolist() == pytest.approx([two, 0])
@@ -313,130 +54,307 @@ def test_late_spread_is_the_sd_of_the_last_epochs_in_points():
 
 
 def test_the_last_epochs_are_five():
-    long = pd.DataFrame(
-        [{"setting": "a", "seed": 0, "history": history([0.1, 0.9, 0.9, 0.9, 0.9, 0.9])}]
-    )
-    assert claims.late_spread(long).loc[0, "a"] == pytest.approx(0)
-    long.at[0, "history"] = history([0.9, 0.1, 0.9, 0.9, 0.9, 0.9])
-    assert claims.late_spread(long).loc[0, "a"] > 1
+    late, early = runs(a=[[10, 90, 90, 90, 90, 90]]), runs(a=[[90, 10, 90, 90, 90, 90]])
+    assert tables.std_last_epochs(late).loc[0, "a"] == pytest.approx(0)
+    assert tables.std_last_epochs(early).loc[0, "a"] > 1
 
 
-# ---------------------------------------------------------------------------------- the table
+def test_around_the_line_steady_progress_does_not_count():
+    wobble = np.array([0.1, -0.2, 0.3, -0.3, 0.1])
+    climbs = wobble + np.linspace(97, 99, 5)
+    spread = np.exp(tables.log_std_around_line(runs(a=[climbs], b=[98 + wobble])))
+    assert spread.loc[0, "a"] == pytest.approx(spread.loc[0, "b"])
+    fit = stats.linregress(np.arange(5), climbs)
+    residual = climbs - fit.intercept - fit.slope * np.arange(5)
+    assert spread.loc[0, "a"] == pytest.approx(np.sqrt((residual**2).sum() / 3))
 
 
-def write_results(folder, better=0.0, steadier=1.0, seeds=SEEDS):
-    """The three grids' tables, with GN + L1 better by so many points and so many times steadier."""
-    folder.mkdir(exist_ok=True)
+# ------------------------------------------------------------------------------ verdicts on rows
+
+
+def small_batch_rows(bn_loss=5.0, average_loss=2.0, gn_loss=0.0, seeds=SEEDS):
+    """The grid's rows with known losses at batches of 2, all norms alike elsewhere."""
+    generator, rows = np.random.default_rng(0), []
+    for task in grids.tasks("batch_size", seeds):
+        norm, n = task.setting.split(", batch ")
+        loss = {"BN": bn_loss, "GN": gn_loss}.get(norm, 0.0) if n == "2" else 0.0
+        precise = 98 - loss + 0.1 * generator.standard_normal()
+        running = precise - (average_loss if norm == "BN" and n == "2" else 0.0)
+        row = results.identity(task) | {"status": "ok", "test_accuracy": running / 100}
+        row |= {"precise_test_accuracy": precise / 100, "batch_test_accuracy": precise / 100}
+        rows.append(row)
+    return rows
+
+
+def replication_rows(name, better=0.0, steadier=1.0, seeds=SEEDS):
+    """A grid's rows, GN + L1 better by so many points and so many times steadier than all."""
+    generator, rows = np.random.default_rng(0), []
+    for task in grids.tasks(name, seeds):
+        ours = task.setting == "GN + L1"
+        epochs = GRIDS[name].settings[task.setting].epochs
+        wave = generator.normal(0, 0.03, epochs) / (steadier if ours else 1)
+        curve = (99.3 + ours * better + wave) / 100
+        row = results.identity(task) | {"status": "ok", "test_accuracy": curve[-1]}
+        rows.append(row | {"history": history(curve)})
+    return rows
+
+
+def write(folder, changed=lambda rows: rows, small=None, **how):
+    """All grids' results; lines by claim."""
     for name in ("replicate", "constant", "source"):
-        generator, rows = np.random.default_rng(0), {}
-        for one in sweep.tasks(name, seeds):
-            ours = one.setting == "GN + L1"
-            wave = generator.normal(0, 0.03, one.experiment.epochs) / (steadier if ours else 1)
-            curve = (99.3 + ours * better + wave) / 100
-            row = one.identity() | {"status": "ok", "test_accuracy": curve[-1]}
-            row["history"] = json.dumps(history(curve.tolist()))
-            rows[one.slot] = {column: str(value) for column, value in row.items()}
-        sweep.write_rows(folder / f"{name}.csv", rows)
-    return claims.replication_claims(folder)
+        results.write_rows(folder / f"{name}.jsonl", changed(replication_rows(name, **how)))
+    rows = changed(small_batch_rows(**(small or {})))
+    results.write_rows(folder / "batch_size.jsonl", rows)
+    return {name: claims.family(name, folder) for name in claims.FAMILIES}
 
 
 @pytest.mark.parametrize(
     "better, expected", [(0.3, SUPPORTED), (-0.3, CONTRADICTED), (0.0, NOT_DETECTED)]
 )
-def test_the_verdicts_follow_the_results(tmp_path, better, expected):
-    lines = write_results(tmp_path, better)
-    assert [line.verdict for line in lines[:5]] == [expected] * 5
-    assert all(line.seeds == SEEDS for line in lines)
-    assert {line.notebook for line in lines} == {"Session6_5_does_it_replicate"}
-    mean = float(lines[0].effect.split()[0])
-    assert mean == pytest.approx(better, abs=0.06)
+def test_the_verdicts_follow_the_accuracies(tmp_path, better, expected):
+    found = write(tmp_path, better=better)
+    for name, lines in (("supersedes", 3), ("source", 2)):
+        assert list(found[name]["verdict"]) == [expected] * lines
+        assert set(found[name]["seeds"]) == {SEEDS}
+        assert found[name]["mean"].to_numpy() == pytest.approx(better, abs=0.06)
 
 
 @pytest.mark.parametrize("steadier, expected", [(20, SUPPORTED), (1 / 20, CONTRADICTED)])
 def test_steadier_is_a_smaller_spread(tmp_path, steadier, expected):
-    lines = write_results(tmp_path, steadier=steadier)
-    assert [line.verdict for line in lines[5:]] == [expected] * 4
-    assert all("steadier" in line.claim and line.effect.endswith("of SD") for line in lines[5:])
+    found = write(tmp_path, steadier=steadier)["steady"]
+    assert list(found["verdict"]) == [expected] * 3 + [NOT_DETECTED]
+    assert np.exp(found["mean"].iloc[:3]).to_numpy() == pytest.approx(steadier, rel=0.6)
+
+
+def test_known_losses_at_small_batches_are_found(tmp_path):
+    found = write(tmp_path)
+    assert list(found["small batches"]["verdict"]) == [SUPPORTED] * 3
+    assert list(found["control"]["verdict"]) == [SUPPORTED] * 2 + [NOT_DETECTED] * 2
+    whole, precise, average = found["small batches"]["mean"]
+    assert whole == pytest.approx(precise + average, abs=1e-9)
+    assert average == pytest.approx(2.0, abs=1e-9)
+    assert claims.stability(tmp_path).verdict == SHOWN
+
+
+def test_opposite_losses_contradict(tmp_path):
+    small = {"bn_loss": -1.0, "average_loss": 0.0, "gn_loss": 2.0}
+    found = write(tmp_path, small=small)
+    assert list(found["small batches"]["verdict"][:2]) == [CONTRADICTED] * 2
+    assert found["control"].loc["GN − none", "verdict"] == CONTRADICTED
+    line = claims.stability(tmp_path)
+    assert line.verdict == NOT_SHOWN and "GN, batch 2 − 32" in line.claim
+
+
+@pytest.mark.parametrize("norm", ["GN", "BN"])
+def test_a_failed_run_is_left_out_and_withholds_support(tmp_path, norm):
+    failed = (f"{norm}, batch 2", 3)
+
+    def one_failed(rows):
+        return [r for r in rows if (r["setting"], r["seed"]) != failed]
+
+    found = write(tmp_path, one_failed)["small batches"]
+    assert list(found["verdict"]) == [NOT_DETECTED] * 3 and set(found["seeds"]) == {9}
+    assert claims.stability(tmp_path).verdict == (NOT_SHOWN if norm == "GN" else SHOWN)
 
 
 def test_the_arms_of_the_claim_are_settings_of_its_grids():
-    arms = {arm for pair in claims.THE_CLAIM.values() for arm in pair}
-    assert arms == {e.label for e in THREE_EXPERIMENTS}
-    for name in ("replicate", "constant", "source"):
-        assert arms <= set(sweep.GRIDS[name].settings)
-    names = claims.THE_CLAIM | claims.CREDIT | claims.STEADIER
-    for name, (a, b) in names.items():  # a name says what is subtracted from what
-        assert name.replace("(", "").replace(")", "") == f"{a} − {b}"
+    arms = {arm for c in claims.CLAIMS if c.family == "supersedes" for arm in (c.a, c.b)}
+    assert arms == {e.label for e in THREE_EXPERIMENTS} | {"GN"}
+    for claim in claims.CLAIMS:
+        if claim.grid != "batch_size":
+            assert {claim.a, claim.b} <= set(GRIDS[claim.grid].settings)
+    assert {c.family for c in claims.CLAIMS} == set(claims.FAMILIES)
 
 
-CLAIM = claims.Claim("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X")
+# --------------------------------------------------------------- the stored rows, by plain SciPy
+
+
+def stored(name):
+    path = ROOT / "results" / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def series(name, setting, value):
+    """One value per seed, in the order of the seeds."""
+    rows = sorted((r for r in stored(name) if r["setting"] == setting), key=lambda r: r["seed"])
+    assert [r["seed"] for r in rows] == list(range(10))
+    return np.array([value(r) for r in rows])
+
+
+def accuracy(row):
+    return 100 * row["test_accuracy"]
+
+
+def log_residual_sd(row):
+    y = np.array(row["history"]["test_accuracy"][-5:])
+    fit = stats.linregress(range(5), y)
+    return np.log(np.sqrt(((y - fit.intercept - fit.slope * np.arange(5)) ** 2).sum() / 3))
+
+
+def loss_at_2(norm, column="test_accuracy"):
+    def value(row):
+        return 100 * row[column]
+
+    two, thirty_two = (series("batch_size", f"{norm}, batch {n}", value) for n in (2, 32))
+    return two - thirty_two
+
+
+def test_every_verdict_of_the_table_comes_out_by_plain_scipy_too():
+    def of(name, measure, *settings):
+        return {s: series(name, s, measure) for s in settings}
+
+    ours, bn, ln = "GN + L1", "BN + L1 + L2", "LN + L2"
+    replicate = of("replicate", accuracy, ours, bn, ln, "GN")
+    source = of("source", accuracy, ours, bn, ln)
+    constant = of("constant", log_residual_sd, ours, bn, ln)
+    one_cycle = of("replicate", log_residual_sd, ours, bn, "GN", "BN + L1")
+    lost = {norm: loss_at_2(norm) for norm in ("none", "BN", "LN", "GN")}
+    precise = loss_at_2("BN", "precise_test_accuracy")
+    families = [
+        [replicate[ours] - replicate[other] for other in (bn, ln, "GN")],
+        [source[ours] - source[other] for other in (bn, ln)],
+        [
+            *(constant[other] - constant[ours] for other in (bn, ln)),
+            one_cycle["GN"] - one_cycle[ours],
+            one_cycle[bn] - one_cycle["BN + L1"],
+        ],
+        [lost["GN"] - lost["BN"], lost["GN"] - precise, precise - lost["BN"]],
+        [lost["none"] - lost["BN"], lost["LN"] - lost["BN"]]
+        + [lost["GN"] - lost["none"], lost["LN"] - lost["none"]],
+    ]
+    expected = []
+    for family in families:
+        p = np.array([stats.ttest_1samp(d, 0).pvalue for d in family])
+        order = p.argsort()
+        corrected = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+        for i, d in enumerate(family):
+            small = corrected[order.tolist().index(i)] < 0.05
+            direction = SUPPORTED if d.mean() > 0 else CONTRADICTED
+            expected.append((direction if small else NOT_DETECTED, d))
+    lines = claims.verdicts()
+    assert [line.verdict for line in lines] == [verdict for verdict, _ in expected]
+    for line, (_, d) in zip(lines, expected, strict=True):
+        low, high = stats.ttest_1samp(d, 0).confidence_interval()
+        numbers = (d.mean(), low, high)
+        if "×" in line.effect:
+            assert line.effect == "{:.2f}× [{:.2f}, {:.2f}]".format(*np.exp(numbers))
+        else:
+            assert line.effect == "{:+.3f} [{:+.3f}, {:+.3f}] points".format(*numbers)
+
+
+def test_the_verdict_on_gns_stability_comes_out_by_plain_scipy_too():
+    reference = series("batch_size", "GN, batch 32", accuracy)
+    inside, reach = [], {}
+    for n in (2, 4, 8, 16, 128):
+        d = series("batch_size", f"GN, batch {n}", accuracy) - reference
+        low = stats.ttest_1samp(d, -0.3, alternative="greater").pvalue
+        high = stats.ttest_1samp(d, 0.3, alternative="less").pvalue
+        inside.append(max(low, high) < 0.05)
+        reach[n] = max(map(abs, stats.ttest_1samp(d, 0).confidence_interval(0.9)))
+    line = claims.stability()
+    assert line.verdict == (SHOWN if all(inside) else NOT_SHOWN)
+    assert f"GN, batch {max(reach, key=reach.get)} − 32" in line.claim
+
+
+# --------------------------------------------------------------------------------- the sentences
+
+
+def study(effect, spread=0.05):
+    generator = np.random.default_rng(0)
+    d = generator.normal(0, spread, SEEDS)
+    return pd.DataFrame({"A": 99 + effect + d - d.mean(), "B": np.full(SEEDS, 99.0)})
+
+
+@pytest.mark.parametrize(
+    "effect, expected",
+    [
+        (0.3, "A beats B by 0.300 [0."),
+        (-0.3, "A falls behind B by 0.300 [0."),
+        (0.0, "No difference in accuracy was detected between A and B: +0.000 [-0."),
+    ],
+)
+def test_a_comparisons_sentence_follows_its_verdict(effect, expected):
+    found = contrasts(study(effect), {"A − B": ("A", "B")})
+    said = sentences.compared(found.iloc[0], "A", "B")
+    assert said.startswith(expected.replace("+0.000", said.split(": ")[-1][:6]))
+    assert said.endswith("] points.") and said.count(". ") == 0
+    low, high = found.iloc[0][["low", "high"]].abs().sort_values()
+    if effect:
+        assert f"[{low:.3f}, {high:.3f}]" in said
+
+
+def test_a_ratios_sentence_says_by_what_factor():
+    rows = contrasts(np.log(study(0.3)), {"A / B": ("A", "B")})
+    words = {"more": "varies more than", "less": "varies less than", "ratio": True}
+    said = sentences.compared(rows.iloc[0], "A", "B", **words)
+    assert said.startswith("A varies more than B by 1.00× [1.00,")
+    opposite = contrasts(np.log(study(0.3)), {"B / A": ("B", "A")})
+    said = sentences.compared(opposite.iloc[0], "B", "A", **words)
+    assert said.startswith("B varies less than A by 1.00× [1.00,")  # a factor of at least 1
+
+
+@pytest.mark.parametrize(
+    "effects, expected",
+    [
+        ((0.0, 0.02), "GN is equivalent within ±0.1 points at every size; it moves most at y"),
+        ((0.0, 0.3), "GN is not shown to be the same within ±0.1 points at every size: 1 of 2"),
+        ((-0.3, 0.2), "GN is not shown to be the same within ±0.1 points at every size: 2 of 2"),
+    ],
+)
+def test_a_sentence_of_sameness_has_words_of_its_own(effects, expected):
+    table = pd.concat([study(e).add_suffix(str(i)) for i, e in enumerate(effects)], axis=1)
+    found = equivalences(table, {"x": ("A0", "B0"), "y": ("A1", "B1")}, 0.1)
+    said = sentences.stays(found, "GN", 0.1, "at every size")
+    assert said.startswith(expected) and said.endswith("points (90% interval).")
+    assert "detected" not in said and "supported" not in said
+
+
+def test_what_a_verdict_rests_on_is_said():
+    assert sentences.rests_on("It", []) == "It does not depend on any single seed."
+    assert sentences.rests_on("It", [4]) == "It would be another without seed 4."
+    said = sentences.rests_on("It", [1, 4, 9])
+    assert said == "It would be another without any one of seeds 1, 4 and 9."
+
+
+# ------------------------------------------------------------------------------------- the table
+
+LINE = claims.Line("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X")
 
 
 def test_markdown_is_a_table_with_a_line_per_claim():
-    lines = claims.markdown([CLAIM, CLAIM]).splitlines()
+    lines = claims.markdown([LINE, LINE]).splitlines()
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     assert "**supported**" in lines[2] and "(notebooks/Session6_X.ipynb)" in lines[2]
+    assert "](Session6_X.ipynb)" in claims.markdown([LINE], folder="")
 
 
-def test_the_readme_keeps_all_but_the_table(tmp_path):
+def test_a_file_keeps_all_but_the_table(tmp_path):
     readme = tmp_path / "README.md"
     before, after = "# Tïtle\n\n<!-- claims -->\n", "\n<!-- end of claims -->\n\nMore\\1.\n"
     readme.write_text(before + "old\nlines" + after, encoding="utf-8")
     readme.chmod(0o640)
-    for table in (claims.markdown([CLAIM]), r"with \1 and \g<0>", claims.markdown([CLAIM] * 2)):
-        claims.write_readme(table, readme)
+    for table in (claims.markdown([LINE]), r"with \1 and \g<0>", claims.markdown([LINE] * 2)):
+        claims.write_table(table, readme)
         assert readme.read_text(encoding="utf-8") == before + table + after
     assert readme.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [readme]
 
 
 @pytest.mark.parametrize("text", ["", "# Title\n", "<!-- claims -->\n", "<!-- end of claims -->\n"])
-def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
+def test_a_file_without_the_marks_is_left_alone(tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text)
-    with pytest.raises(SweepError, match="no place for the table"):
-        claims.write_readme("table", readme)
+    with pytest.raises(EvidenceError, match="no place for the table"):
+        claims.write_table("table", readme)
     assert readme.read_text() == text and list(tmp_path.iterdir()) == [readme]
 
 
 def test_missing_results_end_in_a_sentence(tmp_path, capsys):
     assert claims.main(["--results", str(tmp_path)]) == 2
-    assert "python sweep.py run replicate" in capsys.readouterr().err
+    assert "python -m evidence.sweep run replicate" in capsys.readouterr().err
 
 
-def test_a_run_missing_from_an_arm_ends_in_a_sentence(tmp_path):
-    write_results(tmp_path)
-    path = tmp_path / "replicate.csv"
-    rows = sweep.read_rows(path, "replicate")
-    del rows["GN + L1", "4"]
-    sweep.write_rows(path, rows)
-    with pytest.raises(ValueError, match="leave out that seed"):
-        claims.replication_claims(tmp_path)
-
-
-def test_readable_shows_each_figure_that_a_verdict_goes_by():
-    table = next(studies(0.3))
-    shown = claims.readable(claims.contrasts(table, PAIRS, margin=0.1))
-    d = table["A"] - table["B"]
-    assert shown.loc["x", "mean"] == f"{d.mean():+.3f}"
-    low, high = stats.ttest_rel(table["A"], table["B"]).confidence_interval()
-    assert shown.loc["x", "95% interval"] == f"{low:+.3f} to {high:+.3f}"
-    assert shown.loc["x", "p (Holm)"] == "< 0.001" and shown.loc["x", "p, equivalent"] == "1.000"
-    assert list(shown["verdict"]) == [SUPPORTED] * 3 and set(shown["seeds"]) == {SEEDS}
-
-    moved = claims.readable(claims.unmoved(table, PAIRS, 0.1))
-    assert list(moved["verdict"]) == [CONTRADICTED] * 3
-    assert set(moved["p, beyond (Holm)"]) == {"< 0.001"} and set(moved["left out"]) == {0}
-
-
-def test_links_lead_to_the_notebooks_from_where_the_table_stands():
-    assert "](notebooks/Session6_X.ipynb)" in claims.markdown([CLAIM])
-    assert "](Session6_X.ipynb)" in claims.markdown([CLAIM], folder="")
-
-
-@pytest.mark.skipif(not claims.RESULTS.exists(), reason="results/ does not exist yet")
-def test_the_readmes_table_is_what_the_results_say():
+def test_the_committed_table_is_what_the_results_say():
     found = claims.BETWEEN.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert found, "README.md has no marks for the table"
-    lines = claims.replication_claims() + claims.batch_size_claims()
-    assert found[0] == claims.markdown(lines)
+    assert found[0] == claims.markdown(claims.all_lines())
