@@ -2,19 +2,20 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import utils
-from evidence.measures import gradients, training, with_without
+from evidence.measures import backward_theorem, gradients, layer_norm, training, with_without
 from s6_model import Net
 
 
 @pytest.mark.parametrize(
     ("module", "rows"),
-    [(with_without, 4 * 6), (gradients, 3 * 2 * 4 * 4)],
+    [(with_without, 4 * 6), (gradients, 3 * 2 * 4 * 4), (layer_norm, 8), (backward_theorem, 4)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_each_setting_has_a_name_of_its_own(module, rows):
@@ -141,3 +142,119 @@ def test_without_a_norm_small_initial_weights_make_gradients_vanish_with_depth(d
 
     assert smallest("none", 10) < 1e-4 * smallest("none", 5) < 1e-8
     assert smallest("BN", 10) > 0.01
+
+
+# ------------------------------------------------------- layer_norm and the theorem behind it
+
+
+def test_ln_simple_is_torchs_layer_norm():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.double, requires_grad=True)
+    upstream = torch.randn_like(x)
+    expected = F.layer_norm(x, [3, 5, 5])
+    (gradient,) = torch.autograd.grad(expected, x, upstream)
+    for ours in (layer_norm.standardize(x), layer_norm.make_variant("LN-simple", 3)(x)):
+        torch.testing.assert_close(ours, expected)
+        torch.testing.assert_close(torch.autograd.grad(ours, x, upstream)[0], gradient)
+
+
+def test_ln_is_torchs_layer_norm_with_a_gain_and_shift_per_channel():
+    torch.manual_seed(0)
+    layer, x = layer_norm.make_variant("LN", 3).double(), torch.randn(4, 3, 5, 5).double()
+    nn.init.normal_(layer[1].weight)
+    nn.init.normal_(layer[1].bias)
+    gain, shift = (v.view(3, 1, 1).expand(3, 5, 5) for v in (layer[1].weight, layer[1].bias))
+    torch.testing.assert_close(layer(x), F.layer_norm(x, [3, 5, 5], gain, shift))
+
+
+def jacobian_of_layer_norm(x):
+    """∂y_i/∂x_j in closed form: the constant-μ-and-σ part, and what μ and σ take off it."""
+    h, sigma = x.numel(), x.std(correction=0)
+    y = (x - x.mean()) / sigma
+    of_mean = torch.full((h, h), 1 / h, dtype=torch.double) / sigma
+    of_std = torch.outer(y, y) / h / sigma
+    return torch.eye(h, dtype=torch.double) / sigma, of_mean, of_std
+
+
+@pytest.mark.parametrize("detach_mean", [False, True])
+@pytest.mark.parametrize("detach_std", [False, True])
+def test_detaching_leaves_out_its_part_of_the_closed_form_gradient(detach_mean, detach_std):
+    torch.manual_seed(0)
+    x = torch.randn(7, dtype=torch.double)
+    constant, of_mean, of_std = jacobian_of_layer_norm(x)
+    expected = constant - (not detach_mean) * of_mean - (not detach_std) * of_std
+
+    def ours(v):
+        return layer_norm.standardize(v[None], detach_mean, detach_std, eps=0)[0]
+
+    torch.testing.assert_close(torch.autograd.functional.jacobian(ours, x), expected)
+    torch.testing.assert_close(ours(x), F.layer_norm(x, [7], eps=0))
+
+
+@pytest.mark.parametrize(
+    ("variant", "same_as"),
+    [("μ detached", (True, False)), ("σ detached", (False, True)), ("DetachNorm", (True, True))],
+)
+def test_each_variant_detaches_what_its_name_says(variant, same_as):
+    x = torch.randn(2, 3, 4, 4, dtype=torch.double, requires_grad=True)
+    upstream = torch.randn_like(x)
+    ours, expected = layer_norm.make_variant(variant, 3)(x), layer_norm.standardize(x, *same_as)
+    gradients = (torch.autograd.grad(v, x, upstream)[0] for v in (ours, expected))
+    torch.testing.assert_close(*gradients)
+
+
+def test_adanorms_factor_is_a_constant_on_the_way_back():
+    y = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    z = layer_norm.AdaScale(2.0)(y)
+    z.sum().backward()
+    assert z.tolist() == pytest.approx([2 * 1.2 * -2, 0, 2 * 0.7 * 3])
+    assert y.grad.tolist() == pytest.approx([2.4, 2.0, 1.4])
+
+
+def test_all_variants_start_from_the_same_weights():
+    def weights(norm):
+        torch.manual_seed(1)
+        return [p for p in layer_norm.three_layer_cnn(norm).parameters() if p.ndim >= 2]
+
+    for norm in layer_norm.VARIANTS:
+        for ours, reference in zip(weights(norm), weights("none"), strict=True):
+            assert torch.equal(ours, reference)
+
+
+def test_rho_squared_is_the_squared_correlation_of_output_and_gradient(digits):
+    torch.manual_seed(0)
+    scale, head = nn.Conv2d(1, 1, 1), nn.Linear(784, 10)  # LN undoes the first
+    model = nn.Sequential(scale, layer_norm.make_variant("LN-simple", 1), nn.Flatten(), head)
+    nn.init.ones_(scale.weight)
+    images = digits.test[:5]
+    weight, squares = head.weight.detach().double(), []
+    for x, label in zip(images.x, images.y, strict=True):  # g = Wᵀ(softmax − one-hot)
+        y = F.layer_norm(utils.normalize(x).double(), x.shape).flatten()
+        p = (weight @ y + head.bias.detach()).softmax(0) - F.one_hot(label, 10)
+        squares.append(np.corrcoef(y, weight.T @ p)[0, 1] ** 2)
+    found = layer_norm.rho_squared(model, images)
+    assert found == pytest.approx([np.mean(squares)], rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["none", "AdaNorm"])
+def test_a_layer_norm_run_gives_accuracies_and_rho_for_each_norm_layer(norm, digits):
+    row = layer_norm.measure(layer_norm.Setting(norm, epochs=1, validation=50), 0, digits)
+    assert 0 < row["test_accuracy"] < 1 and 0 < row["val_accuracy"] < 1
+    assert len(row["rho2"]) == (0 if norm == "none" else 2)
+
+
+def test_the_theorem_holds_to_rounding_for_every_way_to_detach(digits):
+    for setting in backward_theorem.settings().values():
+        row = backward_theorem.measure(dataclasses.replace(setting, draws=50), 0, digits)
+        assert max(row["mean_error"], row["variance_error"]) < 1e-12
+        assert max(row["rho2"]) > 0.5  # or the shares 1 and 1 − ρ² could not be told apart
+
+
+def test_the_theorem_is_found_wrong_where_it_is(monkeypatch, digits):
+    """With another way back than it is about, the measure must not agree."""
+    monkeypatch.setattr(
+        backward_theorem, "standardize", lambda x, *_, eps: layer_norm.standardize(x)
+    )
+    for name in ("μ detached", "σ detached", "both detached"):
+        row = backward_theorem.measure(backward_theorem.settings()[name], 0, digits)
+        assert max(row["mean_error"], row["variance_error"]) > 1e-3
