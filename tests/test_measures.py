@@ -9,13 +9,26 @@ import torch.nn.functional as F
 from torch import nn
 
 import utils
-from evidence.measures import backward_theorem, gradients, layer_norm, training, with_without
+from evidence.measures import (
+    backward_theorem,
+    gradients,
+    layer_norm,
+    smoothness,
+    training,
+    with_without,
+)
 from s6_model import Net
 
 
 @pytest.mark.parametrize(
     ("module", "rows"),
-    [(with_without, 4 * 6), (gradients, 3 * 2 * 4 * 4), (layer_norm, 8), (backward_theorem, 4)],
+    [
+        (with_without, 4 * 6),
+        (gradients, 3 * 2 * 4 * 4),
+        (layer_norm, 8),
+        (backward_theorem, 4),
+        (smoothness, 4),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_each_setting_has_a_name_of_its_own(module, rows):
@@ -258,3 +271,54 @@ def test_the_theorem_is_found_wrong_where_it_is(monkeypatch, digits):
     for name in ("μ detached", "σ detached", "both detached"):
         row = backward_theorem.measure(backward_theorem.settings()[name], 0, digits)
         assert max(row["mean_error"], row["variance_error"]) > 1e-3
+
+
+# ---------------------------------------------------------------------------------- smoothness
+
+
+class Quadratic(nn.Module):
+    """Gives ½ wᵀAw, which the test takes for the loss."""
+
+    def __init__(self, a, w):
+        super().__init__()
+        self.a, self.w = a, nn.Parameter(w)
+
+    def forward(self, _x):
+        return self.w @ self.a @ self.w / 2
+
+
+def test_beta_of_a_quadratic_loss_is_the_eigenvalue_along_the_gradient(monkeypatch):
+    monkeypatch.setattr(smoothness.F, "cross_entropy", lambda loss, _y: loss)
+    a = torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double()
+    values, vectors = torch.linalg.eigh(a @ a.T)
+    for value, vector in zip(values, vectors.T, strict=True):
+        model = Quadratic(a @ a.T, 3 * vector)
+        found = smoothness.probes(model, None, None, lr=0.1)
+        assert found["beta"] == pytest.approx(value.item())
+        length = 3 * value.item()  # ‖g‖; the loss along −g is ½·9·λ·(1 − tλ)²
+        assert found["gradient_change"] == pytest.approx(0.4 * value.item() * length)
+        losses = [4.5 * value.item() * (1 - t * value.item()) ** 2 for t in (0.05, 0.1, 0.2, 0.4)]
+        assert found["loss_range"] == pytest.approx(max(losses) - min(losses))
+
+
+def test_probing_leaves_weights_and_running_averages_as_they_are(digits):
+    model = Net("BN")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    smoothness.probes(model, utils.normalize(digits.train.x[:64]), digits.train.y[:64], 0.1)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_probes_are_taken_at_the_first_loss_below_each_level(monkeypatch, digits):
+    monkeypatch.setattr(smoothness, "LEVELS", (2.2, 2.1, 2.0))
+    row = smoothness.measure(smoothness.Setting("BN", max_steps=60), 0, digits)
+    assert [p["level"] for p in row["probes"]] == [2.2, 2.1, 2.0]
+    assert all(p["loss"] <= p["level"] for p in row["probes"])
+    betas = [p["beta"] for p in row["probes"]]
+    assert row["beta"] == pytest.approx(np.prod(betas) ** (1 / 3))
+
+
+def test_a_network_that_misses_a_level_has_no_mean_over_the_levels(digits):
+    row = smoothness.measure(smoothness.Setting("GN", max_steps=2), 0, digits)
+    assert row["beta"] is None and row["loss_range"] is None
