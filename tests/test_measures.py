@@ -11,10 +11,13 @@ from torch import nn
 import utils
 from evidence.measures import (
     backward_theorem,
+    faster,
     gradients,
+    largest_rate,
     layer_norm,
     smoothness,
     training,
+    very_deep,
     with_without,
 )
 from s6_model import Net
@@ -28,6 +31,9 @@ from s6_model import Net
         (layer_norm, 8),
         (backward_theorem, 4),
         (smoothness, 4),
+        (faster, (3 + 3 + 4) * 3),
+        (largest_rate, 3 + 3 + 4),
+        (very_deep, 2 * 4 * 4 * 3),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -322,3 +328,87 @@ def test_the_probes_are_taken_at_the_first_loss_below_each_level(monkeypatch, di
 def test_a_network_that_misses_a_level_has_no_mean_over_the_levels(digits):
     row = smoothness.measure(smoothness.Setting("GN", max_steps=2), 0, digits)
     assert row["beta"] is None and row["loss_range"] is None
+
+
+# ------------------------------------------------------------------- faster, and the largest rate
+
+
+def test_steps_to_the_target_lie_on_the_line_between_two_checks():
+    scripted = [0.5, 0.9, 0.96, 0.98, 0.95]
+    at = [100 * (i + 1) for i in range(4)]
+    expected = np.interp(0.97, scripted[:4], at)
+    assert faster.steps_to(0.97, scripted, check_every=100) == pytest.approx(expected)
+    assert faster.steps_to(0.5, scripted, check_every=100) == 100
+    assert faster.steps_to(0.99, scripted, check_every=100) is None
+    assert faster.steps_to(0.97, [], check_every=100) is None
+
+
+@pytest.mark.parametrize("network", faster.RATES)
+def test_all_norms_of_a_network_start_from_the_same_weights(network):
+    def weights(norm):
+        torch.manual_seed(1)
+        return [p for p in faster.make_network(network, norm).parameters() if p.ndim >= 2]
+
+    for norm in ("BN", "LN"):
+        for ours, reference in zip(weights(norm), weights("none"), strict=True):
+            assert torch.equal(ours, reference)
+
+
+def test_an_mlp_without_a_norm_is_three_layers_of_a_hundred_units(digits):
+    torch.manual_seed(0)
+    model = faster.make_network("sigmoid MLP", "none")
+    x = h = utils.normalize(digits.train.x[:5])
+    h = h.flatten(1)
+    *hidden, (weight, bias) = [(m.weight, m.bias) for m in model if isinstance(m, nn.Linear)]
+    assert len(hidden) == 3
+    for w, b in hidden:
+        assert len(w) == 100
+        h = torch.sigmoid(h @ w.T + b)
+    torch.testing.assert_close(model(x), h @ weight.T + bias)
+
+
+def test_training_ends_at_the_first_check_that_reaches_the_target(digits):
+    setting = faster.Setting(norm="BN", lr=0.03, target=0.9, check_every=4, max_steps=200)
+    row = faster.measure(setting, 0, digits)
+    *before, last = row["accuracy"]
+    assert last >= 0.9 > max(before)
+    assert 4 * len(before) < row["steps"] <= 4 * (len(before) + 1)
+    assert 0 < row["cpu_seconds"] < 10
+
+
+def test_a_run_that_misses_the_target_has_neither_steps_nor_seconds(digits):
+    for lr in (1e-9, 1e9):  # learns nothing; blows up
+        setting = faster.Setting(norm="none", lr=lr, check_every=10, max_steps=20)
+        row = faster.measure(setting, 0, digits)
+        assert row["steps"] is None and row["cpu_seconds"] is None
+    assert len(row["accuracy"]) == 0
+
+
+@pytest.mark.parametrize("last", [None, 0, 1, 13, 30, 31])
+def test_bisection_finds_the_last_rate_that_trains_in_a_few_runs(last):
+    asked = []
+
+    def trains(i):
+        asked.append(i)
+        return last is not None and i <= last
+
+    assert largest_rate.last_true(trains, 32) == last
+    assert len(asked) <= 6
+
+
+def test_the_largest_rate_is_the_last_that_trained(digits):
+    setting = largest_rate.Setting("ReLU MLP", "none", steps=40)
+    row = largest_rate.measure(setting, 0, digits)
+    trained = [rate for rate, accuracy in row["tried"] if accuracy >= 0.5]
+    assert row["largest_rate"] == max(trained)
+    above = [a for rate, a in row["tried"] if rate > row["largest_rate"]]
+    assert above and max(above) < 0.5
+    assert largest_rate.accuracy_at(1e9, setting, 0, training.with_validation(digits, 50)) == 0
+
+
+def test_a_deep_network_with_bn_learns_where_the_one_without_has_not(digits):
+    """At a depth and rate where it shows even on 700 small images."""
+    setting = very_deep.Setting("BN", depth=10, images=700, epochs=4, batch_size=32, lr=0.03)
+    bn = very_deep.measure(setting, 0, digits)["test_accuracy"]
+    none = very_deep.measure(dataclasses.replace(setting, norm="none"), 0, digits)["test_accuracy"]
+    assert bn > 0.4 > 0.3 > none

@@ -50,8 +50,8 @@ def standardize(
     A detached μ or σ is a constant on the way back: no gradient flows through it.
     """
     dims = tuple(range(1, x.ndim))
-    mean = x.mean(dims, keepdim=True)
-    std = (x.var(dims, correction=0, keepdim=True) + eps).sqrt()
+    variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+    std = (variance + eps).sqrt()
     return (x - (mean.detach() if detach_mean else mean)) / (std.detach() if detach_std else std)
 
 
