@@ -11,6 +11,7 @@ from torch import nn
 import utils
 from evidence.measures import (
     backward_theorem,
+    cost,
     faster,
     gradients,
     largest_rate,
@@ -34,6 +35,7 @@ from s6_model import Net
         (faster, (3 + 3 + 4) * 3),
         (largest_rate, 3 + 3 + 4),
         (very_deep, 2 * 4 * 4 * 3),
+        (cost, 4),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -412,3 +414,23 @@ def test_a_deep_network_with_bn_learns_where_the_one_without_has_not(digits):
     bn = very_deep.measure(setting, 0, digits)["test_accuracy"]
     none = very_deep.measure(dataclasses.replace(setting, norm="none"), 0, digits)["test_accuracy"]
     assert bn > 0.4 > 0.3 > none
+
+
+# ---------------------------------------------------------------------------------------- cost
+
+
+@pytest.mark.parametrize(("network", "norms"), [("CNN", 4), ("ReLU MLP", 3)])
+def test_a_norms_cost_is_the_median_of_its_own_steps(network, norms, digits, monkeypatch):
+    clock = {"now": 0.0}
+    seconds_of_a_step = {nn.BatchNorm1d: 3, nn.BatchNorm2d: 3, nn.LayerNorm: 2, nn.GroupNorm: 2}
+
+    def step(model, *_):
+        kinds = [seconds_of_a_step.get(type(layer), 0) for layer in model.modules()]
+        clock["now"] += 1 + max(kinds)
+
+    monkeypatch.setattr(cost, "step", step)
+    monkeypatch.setattr(cost.time, "process_time", lambda: clock["now"])
+    row = cost.measure(cost.Setting(network, 16, turns=3, steps=2), 0, digits)
+    assert len(row["ms_per_step"]) == norms
+    assert row["ms_per_step"]["none"] == pytest.approx(1_000)
+    assert (row["ratio"]["BN"], row["ratio"]["LN"]) == pytest.approx((4, 3))
