@@ -251,7 +251,7 @@ def test_rho_squared_is_the_squared_correlation_of_output_and_gradient(digits):
     images = digits.test[:5]
     weight, squares = head.weight.detach().double(), []
     for x, label in zip(images.x, images.y, strict=True):  # g = Wᵀ(softmax − one-hot)
-        y = F.layer_norm(utils.normalize(x).double(), x.shape).flatten()
+        y = F.layer_norm(utils.normalize(x.float() / 255).double(), x.shape).flatten()
         p = (weight @ y + head.bias.detach()).softmax(0) - F.one_hot(label, 10)
         squares.append(np.corrcoef(y, weight.T @ p)[0, 1] ** 2)
     found = layer_norm.rho_squared(model, images)
@@ -313,7 +313,9 @@ def test_beta_of_a_quadratic_loss_is_the_eigenvalue_along_the_gradient(monkeypat
 def test_probing_leaves_weights_and_running_averages_as_they_are(digits):
     model = Net("BN")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    smoothness.probes(model, utils.normalize(digits.train.x[:64]), digits.train.y[:64], 0.1)
+    smoothness.probes(
+        model, utils.normalize(digits.train.x[:64].float() / 255), digits.train.y[:64], 0.1
+    )
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in model.parameters())
@@ -360,7 +362,7 @@ def test_all_norms_of_a_network_start_from_the_same_weights(network):
 def test_an_mlp_without_a_norm_is_three_layers_of_a_hundred_units(digits):
     torch.manual_seed(0)
     model = faster.make_network("sigmoid MLP", "none")
-    x = h = utils.normalize(digits.train.x[:5])
+    x = h = utils.normalize(digits.train.x[:5].float() / 255)
     h = h.flatten(1)
     *hidden, (weight, bias) = [(m.weight, m.bias) for m in model if isinstance(m, nn.Linear)]
     assert len(hidden) == 3
