@@ -11,6 +11,7 @@ from evidence.measures import (
     backward_theorem,
     cost,
     faster,
+    ghost,
     gradients,
     largest_rate,
     layer_norm,
@@ -82,21 +83,33 @@ def source(epochs: int = 10) -> list[Experiment]:
     ]
 
 
-def batch_sizes(epochs: int = 6) -> dict[str, Experiment]:
-    """Each norm at batches of 2 to 128 images, the learning rate in proportion.
+BATCH_BASE = replace(GN_L1, l1=0.0, l2=0.0, epochs=6)
 
-    As in arXiv 1803.08494, section 4.1, where it is 0.1·N/32, and with equally many epochs; the
-    reference here is the three experiments' rate at their batch size. Batches of 2 take half of the
-    grid's time: 6 epochs of 10,000 images are 30,000 steps, at 128 images 474.
+
+def batch_sizes(rate: Callable[[int], float]) -> dict[str, Experiment]:
+    """Each norm at batches of 2 to 128 images, with equally many epochs.
+
+    Batches of 2 take half of the grid's time: 6 epochs of 10,000 images are 30,000 steps, at 128
+    images 474.
+
+    Args:
+        rate: the peak learning rate for batches of so many images.
     """
-    base = replace(GN_L1, l1=0.0, l2=0.0, epochs=epochs)
     return {
-        f"{norm}, batch {n}": replace(
-            base, norm=norm, batch_size=n, lr=base.lr * n / base.batch_size
-        )
+        f"{norm}, batch {n}": replace(BATCH_BASE, norm=norm, batch_size=n, lr=rate(n))
         for n in BATCH_SIZES
         for norm in NORMS
     }
+
+
+def linear(n: int) -> float:
+    """In proportion, as in arXiv 1803.08494, section 4.1 (0.1·N/32); the lesson's rate at 128."""
+    return BATCH_BASE.lr * n / BATCH_BASE.batch_size
+
+
+def square_root(n: int) -> float:
+    """In proportion to √n, as arXiv 2205.10287 argues for Adam; as ``linear`` at 32."""
+    return linear(32) * (n / 32) ** 0.5
 
 
 def candidates(epochs: int = 10) -> dict[str, Experiment]:
@@ -140,8 +153,20 @@ GRIDS = {
     ),
     "batch_size": Grid(
         "Which norms tolerate small batches?",
-        batch_sizes(),
+        batch_sizes(linear),
         measure=training.bn_statistics,
+        images=10_000,
+    ),
+    "batch_size_sqrt": Grid(
+        "And if the learning rate falls with the square root of the batch size?",
+        batch_sizes(square_root),
+        measure=training.bn_statistics,
+        images=10_000,
+    ),
+    "ghost": Grid(
+        "What does BN lose if fewer images share its statistics and all else stays?",
+        ghost.ghost_settings(BATCH_BASE),
+        measure=ghost.ghost_batches,
         images=10_000,
     ),
     "accuracy": Grid(

@@ -21,6 +21,7 @@ import torchvision
 
 from evidence.grids import GRIDS, EvidenceError, Task, grid_named, sweep_data
 from machinery.files import replacing
+from machinery.processor import processor
 from machinery.progress import quiet
 from utils import REPOSITORY
 
@@ -37,16 +38,6 @@ def versions() -> dict[str, str]:
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     found = (platform.python_version(), torch.__version__, torchvision.__version__, cpu)
     return dict(zip(VERSIONS, (*found, processor()), strict=True))
-
-
-def processor() -> str:
-    """The model's name: two models with the same instructions may still round differently."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 # ------------------------------------------------------------------------------------- one row

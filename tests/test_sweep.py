@@ -108,12 +108,13 @@ def test_the_claims_three_arms_are_in_the_grid(name):
         assert found.mean_l1 == (name == "source")
 
 
-def test_batch_size_scales_the_learning_rate_and_nothing_else():
-    settings = GRIDS["batch_size"].settings.values()
+@pytest.mark.parametrize("name, power", [("batch_size", 1), ("batch_size_sqrt", 0.5)])
+def test_batch_size_scales_the_learning_rate_and_nothing_else(name, power):
+    settings = GRIDS[name].settings.values()
     assert sorted({e.batch_size for e in settings}) == [2, 4, 8, 16, 32, 128]
     base = THREE_EXPERIMENTS[0]
     for e in settings:
-        assert e.lr / e.batch_size == pytest.approx(base.lr / base.batch_size)
+        assert e.lr == pytest.approx(base.lr * 32 / 128 * (e.batch_size / 32) ** power)
     same = {dataclasses.replace(e, norm="GN", batch_size=1, lr=1.0) for e in settings}
     assert len(settings) == 24 and len(same) == 1 and same.pop().label == "GN"
 
