@@ -2,7 +2,7 @@
 
 Timed in turns, a few steps of each norm and again from the first, so that whatever slows the
 machine down meanwhile slows them all; and in this process's CPU seconds, on one thread. Which norm
-is dearest hangs on the machine and on how its library does each: what lasts is the rough ratio.
+is dearest depends on the machine and on how its library does each: what lasts is the rough ratio.
 """
 
 import time
