@@ -32,9 +32,9 @@ from s6_model import Net
         (layer_norm, 8),
         (backward_theorem, 4),
         (smoothness, 4),
-        (faster, (3 + 3 + 4) * 3),
+        (faster, 3 * 3 + 3 * 2 + 4 * 2),
         (largest_rate, 3 + 3 + 4),
-        (very_deep, 2 * 4 * 4 * 3),
+        (very_deep, 2 * 4 * 4 * 4),
         (cost, 4),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -410,7 +410,7 @@ def test_the_largest_rate_is_the_last_that_trained(digits):
 
 def test_a_deep_network_with_bn_learns_where_the_one_without_has_not(digits):
     """At a depth and rate where it shows even on 700 small images."""
-    setting = very_deep.Setting("BN", depth=10, images=700, epochs=4, batch_size=32, lr=0.03)
+    setting = very_deep.Setting("BN", 16, residual=True, lr=0.1, epochs=4, batch_size=32)
     bn = very_deep.measure(setting, 0, digits)["test_accuracy"]
     none = very_deep.measure(dataclasses.replace(setting, norm="none"), 0, digits)["test_accuracy"]
     assert bn > 0.4 > 0.3 > none
