@@ -89,9 +89,12 @@ def deep_cnn(setting: Setting) -> nn.Sequential:
     )
     first, *inner = convolutions(model)
     initialize(first.weight, setting.init)
-    # 3 x 3 pixels around one of 4 x 4, averaged over these: 100 of 144 lie inside the padding.
+    # On 4 x 4 pixels, a signal that passes layer after layer gathers in the middle, where windows
+    # lie more inside: 0.76 of its energy stays, the largest eigenvalue of "add up 3 neighbours of 4
+    # and divide by 3", once for H and once for W.
+    seen = ((1 + 2 * math.cos(math.pi / 5)) / 3) ** 2
     for convolution in inner:
-        initialize(convolution.weight, setting.init, seen=100 / 144)
+        initialize(convolution.weight, setting.init, seen)
     return model
 
 
