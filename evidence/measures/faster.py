@@ -33,7 +33,7 @@ class Setting:
     batch_size: int = 60  # the paper's
     target: float = 0.97  # validation accuracy
     validation: int = 2_500  # images, taken out of the training set
-    check_every: int = 100  # steps, a tenth of an epoch; each check costs as much as 20 to 50 steps
+    check_every: int = 100  # steps, a tenth of an epoch; each check takes as long as some 10 steps
     max_steps: int = 4_000  # then the target counts as not reached
 
 
