@@ -12,7 +12,7 @@ GREY, DARK = "#A9B2BB", "#2F3E4E"
 PIXEL_TOP, STEP_TOP, SET_TOP = 8, 28, 36  # the first row of each table
 
 
-def charts(page: Page, warning: str, first: Page) -> None:
+def charts(page: Page, warning: tuple[str, str], first: Page) -> None:
     """The tables and their charts; two of them go on the `first` sheet as well."""
     page.cover("Charts", "They follow the channel to explain, which is chosen on the sheet "
                "Illustration.", 20)  # fmt: skip
@@ -28,9 +28,10 @@ def charts(page: Page, warning: str, first: Page) -> None:
     page.sheet.insert_chart(at(35, left), _bars(page), {"object_position": 2})
     for k, (key, sign) in enumerate((("xhat", "x̂"), ("y", "y"))):
         chart = _scatter(page, key, sign)
-        chart.set_size({"width": 505, "height": 205})
+        chart.set_size({"width": 490, "height": 205})
         first.sheet.insert_chart(at(33 + 9 * k, 2), chart, {"object_position": 2, "y_offset": 4})
-    page.put(3, 2, f'=IF({warning}="","","Illustration: "&{warning})', "", width=20, bold=True,
+    page.put(3, 2, f'=IF({warning[0]}="","","Illustration: "&{warning[0]})',
+             f"Illustration: {warning[1]}" if warning[1] else "", width=20, bold=True,
              font_color=WRONG, align="left")  # fmt: skip
     page.finish([1.5, 19, *[8] * 7, 2, *[9] * 12], rows=50)
 
@@ -52,7 +53,9 @@ def _pixels(page: Page) -> None:
         page.put(PIXEL_TOP - 2, column, text, width=width, bold=True, font_size=9)
     for column, quantity in columns.items():
         norm = quantity.split("_")[0] if "_" in quantity else ""
-        page.bar(PIXEL_TOP - 1, column, norm.upper(), 1, norm, font_size=9, align="center", indent=0)
+        page.bar(
+            PIXEL_TOP - 1, column, norm.upper(), 1, norm, font_size=9, align="center", indent=0
+        )
         grid = page.grids["used_x" if column == 3 else quantity]
         for k, (n, i, j) in enumerate(itertools.product(ROWS, (0, 1), (0, 1))):
             cells = [grid.far(n, c, i, j) for c in ROWS]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from openpyxl.formatting.formatting import ConditionalFormattingList
 
 from workbook.inputs import LISTS, UNDEFINED, InputError, Inputs, plain
 from workbook.reader import Reader
@@ -114,9 +115,9 @@ def check(path: str | Path) -> Report:
         return compare(reader, inputs, typed_over=tuple(over))
     draws = [drawn(seed) for seed in range(3)]
     with tempfile.TemporaryDirectory() as folder:
-        copies = recalculated([Path(path), *_copies(reader, draws, Path(folder))], Path(folder))
+        copies = recalculated(list(_copies(reader, [inputs, *draws], Path(folder))), Path(folder))
         own, *others = (
-            compare(Reader(copy), given)
+            compare(reader.showing(copy), given)
             for copy, given in zip(copies, [inputs, *draws], strict=True)
         )
     stale = "missing" if missing else "old" if _moved(reader, own) else ""
@@ -185,13 +186,15 @@ def drawn(seed: int) -> Inputs:
     )  # fmt: skip
 
 
-def _copies(reader: Reader, draws: list[Inputs], folder: Path):
-    """The workbook with other inputs typed in, as files; the reader's formulas are used up."""
-    for k, inputs in enumerate(draws):
+def _copies(reader: Reader, typed: list[Inputs], folder: Path):
+    """The workbook with each of these inputs typed in, bare; the reader's formulas are used up."""
+    for sheet in reader.formulas:  # what takes LibreOffice's time and changes no number
+        sheet.conditional_formatting = ConditionalFormattingList()
+    for k, inputs in enumerate(typed):
         for quantity, array in inputs.quantities().items():
             for (cell, *_), value in zip(reader.quantity(quantity, array), array.flat, strict=True):
                 cell.value = plain(value)
-        path = folder / f"drawn{k}.xlsx"
+        path = folder / f"typed{k}.xlsx"
         try:
             reader.formulas.save(path)
         except Exception as error:  # openpyxl cannot write all that it reads

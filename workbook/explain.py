@@ -184,7 +184,7 @@ def _affine(page) -> tuple[str, str]:
 
 def words_of(cell: str) -> str:
     """A formula: a number without its sign, to three places or three digits, for a text."""
-    places = f"IF({cell}=0,0,2-INT(LOG10(ABS({cell}))))"
+    places = f"IF({cell}=0,0,MIN(15,2-INT(LOG10(ABS({cell})))))"
     return f"ROUND(ABS({cell}),IF(ABS({cell})>=1,3,{places}))"
 
 
@@ -196,7 +196,7 @@ def signed_of(cell: str) -> str:
 def words(value: float) -> str:
     """What `words_of` shows: rounded half away from zero, without zeros at the end."""
     size = abs(float(value))
-    places = 3 if size >= 1 or size == 0 else 2 - floor(log10(size))
+    places = 3 if size >= 1 or size == 0 else min(15, 2 - floor(log10(size)))
     rounded = Decimal(repr(size)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
     return f"{rounded.normalize():f}"
 

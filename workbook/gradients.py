@@ -2,8 +2,15 @@
 
 from workbook import rules
 from workbook.formulas import (
-    centred_mean, divided, gradient_mean, gradient_variance, mean_product, named_index, over,
-    sets, which,
+    centred_mean,
+    divided,
+    gradient_mean,
+    gradient_variance,
+    mean_product,
+    named_index,
+    over,
+    sets,
+    which,
 )  # fmt: skip
 from workbook.grid import ALL, MEDIUM, ROWS, Grid
 from workbook.illustration import group_heads
@@ -19,7 +26,7 @@ NOTES = (
 )
 
 
-def gradients(page: Page, warning: str) -> None:
+def gradients(page: Page, warning: tuple[str, str]) -> None:
     """An upstream gradient; in full, and with μ and σ held constant, what becomes of it."""
     page.cover("What each norm does to the gradient", "Type over the upstream gradient ∂ℓ/∂y of "
                "layer N: everything else follows. x, γ, ε and groups: sheet Illustration.",
@@ -40,8 +47,8 @@ def gradients(page: Page, warning: str) -> None:
     beside = [Grid(page.title, top, column, span=1) for column in (21, 26, 31)]
     rules.follow(page, moving, "gn", "", [rules.has_moved(page)])
     rules.follow(page, beside, "gn", "", [rules.has_moved(page)], hide=True)
-    rules.warn(page, 3, 18, [page.grids[f"{norm}_held"].area() for norm in NORMS], warning)
-    widths = [1.5, 9.5, *[6.4] * 8, 2.5, *[6.4] * 8, *([4.5] + [7] * 4) * 3]
+    rules.warn(page, 3, 18, [f"{norm}_held" for norm in NORMS], warning)
+    widths = [1.5, 9, *[6.1] * 8, 2, *[6.1] * 8, *([4] + [6.6] * 4) * 3]
     page.finish(widths, rows=53, freeze="A4", portrait=True, cut=19)
 
 

@@ -42,13 +42,13 @@ def span(row: int, column: int, height: int, width: int) -> str:
 
 
 def place(cell: str) -> tuple[int, int]:
-    """"C9" -> (9, 3)."""
+    """ "C9" -> (9, 3)."""
     row, column = xl_cell_to_rowcol(cell)
     return row + 1, column + 1
 
 
 def fixed(cell: str) -> str:
-    """"C9" -> "$C$9"."""
+    """ "C9" -> "$C$9"."""
     row, column = xl_cell_to_rowcol(cell)
     return xl_rowcol_to_cell(row, column, row_abs=True, col_abs=True)
 

@@ -4,11 +4,29 @@ import itertools
 
 from workbook import explain, rules
 from workbook.formulas import (
-    affine, mean, named_index, needs, over, sets, variance, which, xhat,
+    affine,
+    mean,
+    named_index,
+    needs,
+    over,
+    sets,
+    variance,
+    which,
+    xhat,
 )  # fmt: skip
 from workbook.grid import (
-    DASHED, HEAD_TINT, MEDIUM, MOVED, NEUTRAL, PAPER, ROWS, THIN,
-    TYPED_INK, WRONG, Grid, at,
+    DASHED,
+    HEAD_TINT,
+    MEDIUM,
+    MOVED,
+    NEUTRAL,
+    PAPER,
+    ROWS,
+    THIN,
+    TYPED_INK,
+    WRONG,
+    Grid,
+    at,
 )  # fmt: skip
 from workbook.reference import NORMS
 from workbook.sheet import Page, write_grid, write_inputs
@@ -16,8 +34,8 @@ from workbook.sheet import Page, write_grid, write_inputs
 STATISTICS = (("mean", mean), ("var", variance))
 
 
-def illustration(page: Page) -> str:
-    """What a learner types, the pixel that is explained, and layer N; returns its warning's cell."""
+def illustration(page: Page) -> tuple[str, str]:
+    """What a learner types, the pixel that is explained, and layer N; returns its warning."""
     page.cover("What each norm averages", "Type over any blue number: "
                "everything else follows.  4 images × 4 channels × 2×2 pixels.", 18)  # fmt: skip
     _legend(page, 3, 14)
@@ -35,14 +53,14 @@ def illustration(page: Page) -> str:
     for norm in NORMS:
         when = f'{page.mirror("explain_norm")}="{norm.upper()}"'
         rules.follow(page, [grid], norm, when, [explain.lit(page, norm)])
-    hats = [page.grids[f"{norm}_xhat"].area() for norm in NORMS]
+    hats = [f"{norm}_xhat" for norm in NORMS]
     warning = rules.warn(page, 5, 29, hats)
-    widths = [1.5, 9.5, *[6.4] * 9, 2.5, 9.5, *[6.4] * 8, 4, *[6.4] * 8]
+    widths = [1.5, 9, *[6.1] * 9, 2, 9, *[6.1] * 8, 3.5, *[6.1] * 8]
     page.finish(widths, rows=51, freeze="A6", portrait=True, cut=12)
     return warning
 
 
-def next_layer(page: Page, warning: str) -> None:
+def next_layer(page: Page, warning: tuple[str, str]) -> None:
     """Layer N+1: numbers of its own, the same norms."""
     page.cover("Layer N+1", "Another layer with values of its own: they do not come from layer N. "
                "Each layer has its own statistics.", 18)  # fmt: skip
@@ -52,8 +70,8 @@ def next_layer(page: Page, warning: str) -> None:
     layer_block(page, 6, 2, "next_", "Layer N+1", grid)
     for norm in NORMS:
         rules.follow(page, [grid], norm, f'{page.mirror("explain_norm")}="{norm.upper()}"', [])
-    rules.warn(page, 5, 18, [page.grids[f"next_{norm}_xhat"].area() for norm in NORMS], warning)
-    widths = [1.5, 9.5, *[6.4] * 8, 4, *[6.4] * 8]
+    rules.warn(page, 5, 18, [f"next_{norm}_xhat" for norm in NORMS], warning)
+    widths = [1.5, 9, *[6.1] * 8, 3.5, *[6.1] * 8]
     page.finish(widths, rows=51, freeze="A6", portrait=True)
 
 
@@ -92,7 +110,7 @@ def _legend(page: Page, row: int, column: int) -> None:
         ("3", "type here", {"font_color": TYPED_INK, "bold": True, "style": THIN, "hue": "8FA6DB"}),
         ("0.5", "computed", {"bg_color": NEUTRAL, "font_size": 9}),
         ("7", "moved since delivery", {"font_color": MOVED, "bold": True, "bg_color": NEUTRAL}),
-        ("x", "has to be put right", {"bg_color": WRONG, "font_color": PAPER, "bold": True}),
+        ("x", "to be put right", {"bg_color": WRONG, "font_color": PAPER, "bold": True}),
         ("", "a set of BN", {"style": MEDIUM, "hue": NORMS["bn"].color}),
         ("", "a set of LN", {"style": MEDIUM, "hue": NORMS["ln"].color}),
         ("", "a set of GN", {"style": DASHED, "hue": NORMS["gn"].color}),
@@ -170,8 +188,8 @@ def _comparisons(page: Page, grid: Grid, top: int, left: int, prefix: str) -> No
         row = top + 2 * (n - 1) + step
         gn = [at(row, left + 12 + c) for c in range(4)]
         ln, image = at(row, left + 10), grid.area((n, n))
-        power = "^2" if key == "var" else ""
-        near = f"<=1E-9*MAX(MAX({image}),-MIN({image})){power}"
+        size = f"MAX(MAX({image}),-MIN({image}))"
+        near = f"<=1E-9*{size}" + f"*{size}" * (key == "var")
         same_ln = f"SUMPRODUCT(ABS({gn[0]}:{gn[3]}-{ln})){near}"
         tiles = (formula(4, grid.area((n, n), (c, c))) for c in ROWS)
         same_in = "+".join(f"ABS({g}-{tile})" for g, tile in zip(gn, tiles, strict=True)) + near

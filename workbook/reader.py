@@ -3,7 +3,9 @@
 Whatever is wrong with a file comes out as `InputError`, one sentence that says what to do.
 """
 
+import copy
 import io
+import itertools
 import math
 import warnings
 import zipfile
@@ -40,13 +42,20 @@ class Reader:
                 f"{path.name} is damaged: part of it cannot be read. Open it in a spreadsheet "
                 "program, which may repair it, and save it as .xlsx again."
             ) from error
-        self.found: dict[str, list] = {}  # name -> its cells, once they were looked up
+        self.found: dict[str, list] = {}  # name -> its cells' places, once they were looked up
+
+    def showing(self, path: Path) -> "Reader":
+        """The same workbook, with the values that a recalculated copy of it shows."""
+        other = copy.copy(self)
+        other.shown = load_workbook(path, data_only=True)
+        return other
 
     def cells(self, name: str, count: int):
         """The cells of a name, row by row, as (formula cell, value cell, "Sheet!C9")."""
         if name not in self.found:
             self.found[name] = self._look_up(name, count)
-        return self.found[name]
+        return [(cell, self.shown[sheet].cell(cell.row, cell.column), f"{sheet}!{cell.coordinate}")
+                for sheet, cell in self.found[name]]  # fmt: skip
 
     def _look_up(self, name: str, count: int) -> list:
         if name not in self.formulas.defined_names:
@@ -55,7 +64,7 @@ class Reader:
             ((sheet, area),) = self.formulas.defined_names[name].destinations
             sheet = sheet.replace("''", "'")
             left, top, right, bottom = range_boundaries(area)
-            formulas, shown = self.formulas[sheet], self.shown[sheet]
+            formulas = self.formulas[sheet]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"The name {name} points nowhere: {AFRESH}.") from error
         if None in (left, top, right, bottom):
@@ -64,11 +73,8 @@ class Reader:
         if size != count:
             raise InputError(f"The name {name} ({sheet}!{area.replace('$', '')}) has {size:,} "
                              f"cells, not {count}: {AFRESH}.")  # fmt: skip
-        places = [(r, c) for r in range(top, bottom + 1) for c in range(left, right + 1)]
-        return [
-            (cell := formulas.cell(*at), shown.cell(*at), f"{sheet}!{cell.coordinate}")
-            for at in places
-        ]
+        places = itertools.product(range(top, bottom + 1), range(left, right + 1))
+        return [(sheet, formulas.cell(*at)) for at in places]
 
     def quantity(self, quantity: str, array: np.ndarray) -> list:
         """All cells of a quantity, in the order of its array's elements."""

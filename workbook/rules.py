@@ -3,9 +3,24 @@
 import itertools
 from collections.abc import Callable
 
+import numpy as np
+
 from workbook.grid import (
-    BASELINE, DASHED, MEDIUM, MOVED, PAPER, ROWS, SCRATCH, THIN, WRONG, Grid, at, lines, outline,
-    place, span,
+    BASELINE,
+    DASHED,
+    MEDIUM,
+    MOVED,
+    PAPER,
+    ROWS,
+    SCRATCH,
+    THIN,
+    WRONG,
+    Grid,
+    at,
+    lines,
+    outline,
+    place,
+    span,
 )  # fmt: skip
 from workbook.inputs import LIMIT, LISTS, RANGES, UNDEFINED, allowed
 from workbook.reference import NORMS
@@ -43,12 +58,14 @@ def unfit(cell: str, quantity: str) -> str:
     return f"IF({kind}({cell}),IF({fits},0,1),1)"
 
 
-def warn(page, row: int, width: int, hats: list[str], before: str = "") -> str:
+def warn(page, row: int, width: int, hats: list[str], before=("", "")) -> tuple[str, str]:
     """One line that names the first input that is wrong, or says why there is 0/0.
 
     Args:
-        hats: the ranges that divide by σ.
-        before: the warning of another sheet that this one depends on, as 'Illustration'!B5.
+        hats: the quantities on this sheet that are divided by σ.
+        before: the cell and the text of the warning of the sheet that this one depends on.
+
+    Returns the cell, as 'Illustration'!B5, and its text.
     """
     columns = [SCRATCH + 2 + k for k in range(3)]
     for k, (cell, quantity) in enumerate(page.typed, start=1):
@@ -61,14 +78,17 @@ def warn(page, row: int, width: int, hats: list[str], before: str = "") -> str:
         f'INDEX({where},{first})&" has to be "&INDEX({wanted},{first})'
         '&". What depends on it shows ?."'
     )
-    zero = "a variance is 0 and ε is 0, so there is nothing to divide by (PyTorch gives nan)."
-    undefined = "+".join(f'COUNTIF({area},"{UNDEFINED}")' for area in hats)
-    calm = f'IF({undefined}>0,"{UNDEFINED}: {zero} Type a positive ε.","")'
-    if before:
-        calm = f'IF({before}<>"","Illustration: "&{before},{calm})'
-    cell = page.put(row, 2, f"=IF(SUM({flags})>0,{sentence},{calm})", "", width=width, bold=True,
+    zero = (f"{UNDEFINED}: a variance is 0 and ε is 0, so there is nothing to divide by "
+            "(PyTorch gives nan). Type a positive ε.")  # fmt: skip
+    text = zero if any(np.isnan(page.values[q]).any() for q in hats) else ""
+    undefined = "+".join(f'COUNTIF({page.grids[q].area()},"{UNDEFINED}")' for q in hats)
+    calm = f'IF({undefined}>0,"{zero}","")'
+    if before[0]:
+        calm = f'IF({before[0]}<>"","Illustration: "&{before[0]},{calm})'
+        text = f"Illustration: {before[1]}" if before[1] else text
+    cell = page.put(row, 2, f"=IF(SUM({flags})>0,{sentence},{calm})", text, width=width, bold=True,
                     font_color=WRONG, align="left", indent=1)  # fmt: skip
-    return f"'{page.title}'!{cell}"
+    return f"'{page.title}'!{cell}", text
 
 
 def frame(page, norm: str, grid: Grid) -> None:
@@ -130,5 +150,9 @@ def baseline(page) -> None:
     area = f"{first}:{at(max(rows), max(columns))}"
     condition, style = has_moved(page)
     page.rule(area, condition(first), 6, **style)
-    # What rounding leaves of an exact 0 would read as 1.1E-16.
-    page.rule(area, f"IF(ISNUMBER({first}),ABS({first})<1E-14)", 7, num_format='"0"')
+    # Small numbers in three characters; what rounding leaves of an exact 0 as 0.
+    size = f"ABS({first})"
+    page.rule(area, f"IF(ISNUMBER({first}),AND({first}<>0,{size}<1E-14))", 2,
+              num_format='"0"')  # fmt: skip
+    page.rule(area, f"IF(ISNUMBER({first}),AND({size}<0.0005,{size}>=1E-14))", 2,
+              num_format="0.0E+0")  # fmt: skip

@@ -12,8 +12,28 @@ from xlsxwriter import Workbook
 
 from workbook import rules
 from workbook.grid import (
-    BASELINE, CELL_TINT, FONT, HEAD_TINT, HEIGHT, INK, MUTED, NEUTRAL, NUMBER, PAPER, PIXELS, ROWS,
-    SCRATCH, SIDES, SLATE, THIN, TYPED_INK, Grid, at, fixed, lines, place,
+    BASELINE,
+    CELL_TINT,
+    FONT,
+    HEAD_TINT,
+    HEIGHT,
+    INK,
+    MUTED,
+    NEUTRAL,
+    NUMBER,
+    PAPER,
+    PIXELS,
+    ROWS,
+    SCRATCH,
+    SIDES,
+    SLATE,
+    THIN,
+    TYPED_INK,
+    Grid,
+    at,
+    fixed,
+    lines,
+    place,
 )  # fmt: skip
 from workbook.inputs import plain
 from workbook.reference import NORMS, shown
@@ -144,8 +164,10 @@ class Page:
             sheet.merge_range(row - 1, column - 1, row + height - 2, column + width - 2, "")
         for (row, column), (value, value_shown, style) in self.cells.items():
             look = self.book.look(FONT | style) if column < BASELINE else None
-            if isinstance(value, str) and value.startswith("="):
+            if value_shown is not None:
                 sheet.write_formula(row - 1, column - 1, value, look, value_shown)
+            elif isinstance(value, str):  # "= LN" is no formula
+                sheet.write_string(row - 1, column - 1, value, look)
             else:
                 sheet.write(row - 1, column - 1, value, look)
         for _, ranges, formula, style in sorted(self.ruled, key=lambda rule: rule[0]):
@@ -176,7 +198,7 @@ class Page:
         areas = [f"'{self.title}'!{fixed(at(1, a))}:{fixed(at(rows, b))}" for a, b in ends]
         self.book.define_name(f"'{self.title}'!_xlnm.Print_Area", "=" + ",".join(areas))
         sheet.center_horizontally()
-        sheet.set_margins(0.4, 0.4, 0.4, 0.5)
+        sheet.set_margins(0.25, 0.25, 0.4, 0.5)
         sheet.set_footer("&R&8&A", {"margin": 0.2})
 
 

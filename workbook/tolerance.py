@@ -8,7 +8,7 @@ blur, which counts where a small difference is taken of large numbers: with r = 
 import numpy as np
 import torch
 
-from workbook.inputs import LISTS, Inputs
+from workbook.inputs import Inputs
 from workbook.reference import NORMS, chosen, named, over_sets
 
 RELATIVE = 1e-9
@@ -18,6 +18,12 @@ BLUR = 16 * 2.0**-52 + 1e-14
 
 def allowances(inputs: Inputs, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """How far each number may be off, an array of its shape; 0 for texts."""
+    # Where σ² and ε are both 0 there is no number to be off: 0/0, and r is infinite.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _allowances(inputs, expected)
+
+
+def _allowances(inputs: Inputs, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     typed = np.abs(inputs.multiply.reshape(4, 1, 1, 1) * inputs.x)
     large = typed + np.abs(inputs.add.reshape(1, 4, 1, 1)) + 0 * inputs.x
     out = {key: np.zeros(value.shape) for key, value in expected.items()}
@@ -53,8 +59,7 @@ def _named(norm: str, stat: np.ndarray) -> np.ndarray:
 def _ratio(norm: str, prefix: str, large, inputs, expected) -> np.ndarray:
     """r of each pixel's set, (N, C, 1, 1)."""
     root = np.sqrt(_spread(norm, expected[f"{prefix}{norm}_var"]) + inputs.eps)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return BLUR * _largest(norm, large, inputs.groups) / root
+    return BLUR * _largest(norm, large, inputs.groups) / root
 
 
 def _forward(out, norm, prefix, large, inputs, expected) -> None:
@@ -110,8 +115,7 @@ def _running(out, large, inputs, expected) -> None:
     s2 = (expected["run_var"][-1] + inputs.eps).reshape(1, 4, 1, 1)
     hat, y = (np.abs(expected[f"eval_{k}"]) for k in ("xhat", "y"))
     gamma, beta = (np.abs(v).reshape(1, 4, 1, 1) for v in (inputs.gamma, inputs.beta))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        off_hat = (mean + BLUR * large) / np.sqrt(s2) + hat * var / s2
+    off_hat = (mean + BLUR * large) / np.sqrt(s2) + hat * var / s2
     out["eval_xhat"] = off_hat + RELATIVE * hat
     out["eval_y"] = gamma * off_hat + RELATIVE * y + BLUR * (gamma * hat + beta)
 

@@ -17,7 +17,7 @@ STEP_ROWS = {  # the rows under each step's batch, from the top down: quantity -
 }
 
 
-def train_and_eval(page: Page, warning: str) -> None:
+def train_and_eval(page: Page, warning: tuple[str, str]) -> None:
     """Three training steps, then layer N in evaluation; BN only."""
     page.cover("Batch norm in training and in evaluation", "Three training steps move the running "
                "statistics; evaluation uses them in place of the batch's own.", 26)  # fmt: skip
@@ -28,7 +28,7 @@ def train_and_eval(page: Page, warning: str) -> None:
     for step in (1, 2, 3):
         _step(page, 6, 3 + 9 * (step - 1), step)
     _evaluation(page, 26)
-    rules.warn(page, 3, 26, [page.grids["eval_xhat"].area()], warning)
+    rules.warn(page, 3, 26, ["eval_xhat"], warning)
     widths = [1.5, 21, *([6] * 8 + [1.5]) * 2, *[6] * 8]
     page.finish(widths, rows=39, freeze="C5")
 
