@@ -19,10 +19,10 @@ def charts(page: Page, warning: tuple[str, str], first: Page) -> None:
     _pixels(page)
     _steps(page)
     _sets(page)
-    top, left = PIXEL_TOP, 11
+    left = 11
     page.sheet.insert_chart(at(5, left), _scatter(page, "xhat", "x̂"), {"object_position": 2})
     page.sheet.insert_chart(at(5, left + 6), _scatter(page, "y", "y"), {"object_position": 2})
-    for k, (key, title) in enumerate((("mean", "mean μ"), ("var", "variance σ²"))):
+    for k, title in enumerate(("mean μ", "variance σ²")):
         chart = _lines(page, 3 + 2 * k, title)
         page.sheet.insert_chart(at(20, left + 6 * k), chart, {"object_position": 2})
     page.sheet.insert_chart(at(35, left), _bars(page), {"object_position": 2})

@@ -91,7 +91,8 @@ def _controls(page: Page) -> None:
         page.put(row, 2, label, align="right", font_size=9, bold=True, indent=1)
         for c in ROWS:
             page.input(row, 1 + 2 * c, quantity, (c,), prompts[quantity].format(c), width=2)
-    singles = (("ε", "eps", 2, 3, 2, "ε, added to σ²"), ("groups", "groups", 5, 7, 1, "groups of GN"),
+    singles = (("ε", "eps", 2, 3, 2, "ε, added to σ²"),
+               ("groups", "groups", 5, 7, 1, "groups of GN"),
                ("mark moved", "show_moved", 8, 10, 2, "mark what moved"))  # fmt: skip
     for label, quantity, column, where, width, prompt in singles:
         page.put(19, column, label, width=where - column, align="right", font_size=9, bold=True,

@@ -8,11 +8,11 @@ from workbook.sheet import Page
 
 TEXT = (
     ("#", "The sheets"),
-    ("Illustration", "Type here. One layer of a network: under each channel BN's mean and variance, "
-     "beside each image LN's and GN's; below, the normalized values x̂ and the outputs y of each "
+    ("Illustration", "Type here. One layer of a network: under each channel BN's mean and "
+     "variance, beside each image LN's and GN's; below, the normalized values x̂ and the outputs y of each "
      "norm. A panel explains any one pixel."),
-    ("Layer N+1", "A second layer with values of its own and the same norms: each layer has its own "
-     "statistics."),
+    ("Layer N+1", "A second layer with values of its own and the same norms: each layer has its "
+     "own statistics."),
     ("Train and eval", "BN only: its running mean and variance over three training steps, and "
      "what evaluation makes of layer N with them. LN and GN are the same in both modes."),
     ("Gradients", "What each norm passes back: the full gradient, and the one there would be if "

@@ -157,8 +157,8 @@ def _explained(inputs: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:
     at = (n, *divmod(c, 4 // inputs.groups), i, j)
     members = numbers[tuple(slice(None) if d in NORMS[norm].dims else at[d] for d in range(5))]
     in_set = torch.zeros(64, dtype=torch.float64).index_fill(0, members.flatten(), 1.0)
-    index = tuple(k for k, averaged in ((n, NORMS[norm].over_images),
-                                        (c, NORMS[norm].over_channels)) if not averaged)  # fmt: skip
+    averaged = (NORMS[norm].over_images, NORMS[norm].over_channels)
+    index = tuple(k for k, gone in zip((n, c), averaged, strict=True) if not gone)
     out = {"in_set": in_set.reshape(4, 4, 2, 2), "explain_size": in_set.sum()}
     out |= {f"explain_{key}": found[f"{norm}_{key}"][index] for key in ("mean", "var")}
     out["explain_x"] = found["used_x"][n, c, i, j]

@@ -102,8 +102,9 @@ def _running(out, large, inputs, expected) -> None:
     m, off = inputs.momentum, {"mean": np.zeros(4), "var": np.zeros(4)}
     for k, x in enumerate((large, np.abs(inputs.step2_x), np.abs(inputs.step3_x))):
         big, var = x.max((0, 2, 3)), expected["batch_var"][k]
-        new = {"mean": RELATIVE * np.sqrt(var) + BLUR * big,
-               "var": RELATIVE * var + 2 * BLUR * big * np.sqrt(var) + (BLUR * big) ** 2}  # fmt: skip
+        blur = BLUR * big
+        new = {"mean": RELATIVE * np.sqrt(var) + blur}
+        new["var"] = RELATIVE * var + 2 * blur * np.sqrt(var) + blur**2
         out["batch_mean"][k], out["batch_var"][k] = new["mean"], new["var"]
         out["batch_unbiased"][k] = new["var"] * 16 / 15
         for key in off:
