@@ -17,7 +17,14 @@ import pytest
 from openpyxl.formatting.formatting import ConditionalFormattingList
 from openpyxl.workbook.defined_name import DefinedName
 from workbook_cases import (
-    BASE, COMMITTED, ROWS, cells_named, edited, needs_libreoffice, oracle, random_inputs,
+    BASE,
+    COMMITTED,
+    ROWS,
+    cells_named,
+    edited,
+    needs_libreoffice,
+    oracle,
+    random_inputs,
 )  # fmt: skip
 
 import workbook.check as checking

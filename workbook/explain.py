@@ -58,7 +58,8 @@ def _set(page) -> None:
         group = (f"IF(groups=1,TRUE,IF(groups=2,OR({pair}),"
                  f"IF(groups=4,explain_channel={c},FALSE)))")  # fmt: skip
         inside = (f'IF(explain_norm="BN",explain_channel={c},IF(explain_norm="LN",'
-                  f'explain_image={n},IF(explain_norm="GN",AND(explain_image={n},{group}),FALSE)))')  # fmt: skip
+                  f'explain_image={n},IF(explain_norm="GN",AND(explain_image={n},{group}),'
+                  "FALSE)))")  # fmt: skip
         value = float(page.values["in_set"][n - 1, c - 1, i, j])
         page.put(*place(grid.cell(n, c, i, j)), f"=IF({inside},1,0)", value)
     for n in ROWS:

@@ -9,8 +9,8 @@ from workbook.sheet import Page
 TEXT = (
     ("#", "The sheets"),
     ("Illustration", "Type here. One layer of a network: under each channel BN's mean and "
-     "variance, beside each image LN's and GN's; below, the normalized values x̂ and the outputs y of each "
-     "norm. A panel explains any one pixel."),
+     "variance, beside each image LN's and GN's; below, the normalized values x̂ and the outputs y "
+     "of each norm. A panel explains any one pixel."),
     ("Layer N+1", "A second layer with values of its own and the same norms: each layer has its "
      "own statistics."),
     ("Train and eval", "BN only: its running mean and variance over three training steps, and "
