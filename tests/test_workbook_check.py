@@ -3,6 +3,7 @@
 SLOW=1 tries every wrong formula one at a time, through the command line's own `check`.
 """
 
+import importlib
 import os
 import re
 import shutil
@@ -27,11 +28,11 @@ from workbook_cases import (
     random_inputs,
 )  # fmt: skip
 
-import workbook.check as checking
 from workbook.__main__ import main
 from workbook.check import check, compare, drawn, recalculated
 from workbook.inputs import InputError, Inputs, names
 from workbook.reader import Reader
+from workbook.tolerance import allowances
 
 
 def sub(old, new, count=0):
@@ -134,7 +135,7 @@ def differs(report, name):
                 if want.dtype.kind != "f":
                     rows = {row.quantity: row for row in report.rows}
                     return not rows[quantity].agrees
-                limit = checking.allowances(report.inputs, report.expected)[quantity][at]
+                limit = allowances(report.inputs, report.expected)[quantity][at]
                 return bool(np.any(~(np.abs(got - right) <= limit)))
     raise AssertionError(f"no cell is called {name}")
 
@@ -171,7 +172,7 @@ def test_check_finds_a_wrong_number_in_every_quantity():
 
 @pytest.fixture
 def without_libreoffice(monkeypatch):
-    monkeypatch.setattr(checking, "soffice", lambda: None)
+    monkeypatch.setattr(importlib.import_module("workbook.check"), "soffice", lambda: None)
 
 
 def test_check_agrees_and_leaves_the_file_alone(tmp_path, capsys, without_libreoffice):

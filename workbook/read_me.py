@@ -72,8 +72,8 @@ def read_me(page: Page) -> None:
             link = {"font_color": TYPED_INK} if heading == "The sheets" else {}
             page.put(row, 2, label, bold=True, align="left", indent=1, **link)
             page.put(row, 3, text, align="left", text_wrap=True)
-            page.heights[row] = 14 * math.ceil(len(text) / 130) + 4
+            page.heights[row] = 14 * math.ceil(len(text) / 88) + 4
             if link:
                 page.links.append((row, 2, f"internal:'{label}'!A1", label))
         row += 1
-    page.finish([1.5, 18, 125], rows=row)
+    page.finish([1.5, 15, 84], rows=row, portrait=True)
