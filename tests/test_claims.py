@@ -1,6 +1,7 @@
 """evidence.claims, tables and sentences: from rows to verdicts, to a table, to words."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -291,6 +292,22 @@ def test_a_ratios_sentence_says_by_what_factor():
     opposite = contrasts(np.log(study(0.3)), {"B / A": ("B", "A")})
     said = sentences.compared(opposite.iloc[0], "B", "A", **words)
     assert said.startswith("B varies less than A by 1.00× [1.00,")  # a factor of at least 1
+
+
+@pytest.mark.parametrize(
+    "effects, expected",
+    [
+        ((0.3, 0.2), r"A beats C by 0\.300 \[.*\] points and D by 0\.200 \[.*\] points\."),
+        ((0.3, 0.0), r"A was not found to beat D \([+-]0\.000 \[.*\] points\)\."),
+        ((0.0, 0.0), r"A was not found to beat C \(.*\] points\) or D \(.*\] points\)\."),
+        ((-0.3, 0.2), r"A falls behind C by 0\.300 \[0.*\] points\."),
+    ],
+)
+def test_to_be_superior_takes_every_contrast(effects, expected):
+    table = pd.concat([study(e).add_suffix(str(i)) for i, e in enumerate(effects)], axis=1)
+    found = contrasts(table, {"A − C": ("A0", "B0"), "A − D": ("A1", "B1")})
+    said = sentences.superior(found, "A", {"A − C": "C", "A − D": "D"})
+    assert re.fullmatch(expected, said), said
 
 
 @pytest.mark.parametrize(
