@@ -110,3 +110,9 @@ def superior(found, subject: str, rivals: Mapping[str, str]) -> str:
     if overall == CONTRADICTED:
         return f"{subject} falls behind {listed(parts)}."
     return f"{subject} was not found to beat {' or '.join(parts)}."
+
+
+def joined(*sentences: str) -> str:
+    """Several sentences as one, between semicolons."""
+    first, *others = (sentence.rstrip(".") for sentence in sentences)
+    return "; ".join([first, *(o.replace("No ", "no ", 1) for o in others)]) + "."

@@ -333,6 +333,11 @@ def test_what_a_verdict_rests_on_is_said():
     assert said == "It would be another without any one of seeds 1, 4 and 9."
 
 
+def test_sentences_are_joined_to_one():
+    said = sentences.joined("A beats B.", "No difference was detected.", "None is C.")
+    assert said == "A beats B; no difference was detected; None is C."
+
+
 # ------------------------------------------------------------------------------------- the table
 
 LINE = claims.Line("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X")
