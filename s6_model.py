@@ -158,8 +158,8 @@ def l2_loss(model: nn.Module) -> Tensor:
     """½Σw² over the weights: a scalar on the model's device. A sum, not a mean.
 
     With the ½, its gradient is w. So λ times this loss does what ``weight_decay=λ`` does in
-    ``torch.optim.SGD`` and ``torch.optim.Adam``, which add λ·w to the gradient. AdamW is another
-    matter: it shrinks the weight itself, past Adam's rescaling (arXiv 1711.05101).
+    ``torch.optim.SGD`` and ``torch.optim.Adam``, which add λ·w to the gradient. AdamW does not: it
+    shrinks the weight itself, past Adam's rescaling (arXiv 1711.05101).
     """
     return 0.5 * _flat(penalized(model)).square().sum()
 

@@ -7,7 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from evidence.measures import ghost, training
+from evidence.measures import (
+    backward_theorem,
+    cost,
+    faster,
+    ghost,
+    gradients,
+    largest_rate,
+    layer_norm,
+    smoothness,
+    training,
+    very_deep,
+    with_without,
+)
 from machinery.mnist import DataError
 from utils import RECIPE, THREE_EXPERIMENTS, Data, Experiment, load_data, split_validation
 
@@ -167,6 +179,51 @@ GRIDS = {
         candidates(),
         measure=training.validation,
         seeds=2,
+    ),
+    "with_without": Grid(
+        "What does a norm do for two short epochs of plain SGD?",
+        with_without.settings(),
+        measure=with_without.measure,
+    ),
+    "faster": Grid(
+        "How many steps and seconds does each norm need to reach 97%?",
+        faster.settings(),
+        measure=faster.measure,
+    ),
+    "largest_rate": Grid(
+        "At how large a learning rate does each norm still train?",
+        largest_rate.settings(),
+        measure=largest_rate.measure,
+    ),
+    "gradients": Grid(
+        "Do the gradients of deep networks vanish or explode at the start?",
+        gradients.settings(),
+        measure=gradients.measure,
+    ),
+    "very_deep": Grid(
+        "How deep can a network be and still train?",
+        very_deep.settings(),
+        measure=very_deep.measure,
+    ),
+    "smoothness": Grid(
+        "How smooth is the loss along the gradient?",
+        smoothness.settings(),
+        measure=smoothness.measure,
+    ),
+    "backward_theorem": Grid(
+        "What do the derivatives of μ and σ do to the gradient?",
+        backward_theorem.settings(),
+        measure=backward_theorem.measure,
+    ),
+    "layer_norm": Grid(
+        "Which part of layer norm does what?",
+        layer_norm.settings(),
+        measure=layer_norm.measure,
+    ),
+    "cost": Grid(
+        "How long does a training step take with each norm?",
+        cost.settings(),
+        measure=cost.measure,
     ),
     "demo": Grid(
         "Does a sweep work here? It takes seconds; its results prove nothing.",

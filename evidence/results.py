@@ -21,6 +21,7 @@ import torchvision
 
 from evidence.grids import GRIDS, EvidenceError, Task, grid_named, sweep_data
 from machinery.files import replacing
+from machinery.processor import processor
 from machinery.progress import quiet
 from utils import REPOSITORY
 
@@ -39,16 +40,6 @@ def versions() -> dict[str, str]:
     return dict(zip(VERSIONS, (*found, processor()), strict=True))
 
 
-def processor() -> str:
-    """The model's name: two models with the same instructions may still round differently."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
 # ------------------------------------------------------------------------------------- one row
 
 
@@ -56,8 +47,8 @@ def identity(task: Task) -> dict:
     """The part of a row that is known beforehand; a stored row that differs in it is stale."""
     grid = GRIDS[task.grid]
     setting = dataclasses.asdict(grid.settings[task.setting]) | {"seed": task.seed}
-    known = {"grid": task.grid, "setting": task.setting, "seed": task.seed, **setting}
-    known |= {"recipe": grid.recipe, "data": task.data, "images": grid.images}
+    known = {"grid": task.grid, "setting": task.setting, "recipe": grid.recipe, "data": task.data}
+    known |= {"images": grid.images, **setting}  # some settings take fewer images themselves
     return json.loads(json.dumps(known))  # as it is read back
 
 
@@ -67,7 +58,7 @@ def make_row(task: Task) -> dict:
     threads, start = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)  # as in a sweep
     try:
-        data = sweep_data(task.data, row["images"])
+        data = sweep_data(task.data, GRIDS[task.grid].images)
         row |= {"train_images": len(data.train), "test_images": len(data.test)}
         row |= {"fingerprint": data.fingerprint(), "status": "ok"}
         grid = GRIDS[task.grid]

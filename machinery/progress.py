@@ -111,9 +111,8 @@ def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.
     ``PROGRESS=text`` asks for text in a notebook too, for those who execute it without a browser.
     """
     kind = tqdm.std.tqdm if os.environ.get("PROGRESS") == "text" else tqdm.auto.tqdm
-    return kind(
-        desc=label, total=total, initial=done, unit=unit, mininterval=SECONDS, disable=Here.quiet
-    )
+    off = {"disable": True} if Here.quiet else {}  # else TQDM_DISABLE decides
+    return kind(desc=label, total=total, initial=done, unit=unit, mininterval=SECONDS, **off)
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Run by hand or by make: notebooks executed without a browser, and the README's figures."""
+"""Run by hand or by make: notebooks without a browser, and the README's numbers on speed."""

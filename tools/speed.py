@@ -1,4 +1,4 @@
-"""The figures of the README's section on speed, measured side by side in one run.
+"""The README's numbers on speed and memory, measured side by side in one run.
 
     MNIST_ROOT=... python -m tools.speed [--repeats 3]
 
