@@ -55,11 +55,11 @@ class Claim:
 
     @property
     def contrast(self) -> str:
-        """As in "GN + L1 − (BN + L1 + L2)"."""
-        a, b = (f"({name})" if " + " in name else name for name in (self.a, self.b))
+        """As in "(GN + L1) − (BN + L1 + L2)"."""
+        a, b = (f"({name})" if {"+", ","} & set(name) else name for name in (self.a, self.b))
         if FAMILIES[self.family].ratio:
             return f"{a} / {b}"
-        return f"{self.a} − {b}"
+        return f"{a} − {b}"
 
 
 FAMILIES = {

@@ -85,3 +85,34 @@ def rests_on(subject: str, seeds: Sequence[int]) -> str:
         return f"{subject} does not depend on any single seed."
     word = "seed" if len(seeds) == 1 else "any one of seeds"
     return f"{subject} would be another without {word} {listed(seeds)}."
+
+
+def superior(found, subject: str, rivals: Mapping[str, str]) -> str:
+    """The sentence of a claim that needs all of its contrasts, as "supersedes" does.
+
+    Args:
+        found: ``contrasts``, subject − rival.
+        subject: what should be better than all the others.
+        rivals: their names by the name of the contrast.
+    """
+    judged = {name: found.loc[name] for name in rivals}
+    overall = all_of([row["verdict"] for row in judged.values()])
+    sign = overall not in (SUPPORTED, CONTRADICTED)
+    parts = [
+        f"{rivals[name]} ({interval(row)})"
+        if sign
+        else f"{rivals[name]} by {interval(row, sign=False)}"
+        for name, row in judged.items()
+        if row["verdict"] == overall
+    ]
+    if overall == SUPPORTED:
+        return f"{subject} beats {listed(parts)}."
+    if overall == CONTRADICTED:
+        return f"{subject} falls behind {listed(parts)}."
+    return f"{subject} was not found to beat {' or '.join(parts)}."
+
+
+def joined(*sentences: str) -> str:
+    """Several sentences as one, between semicolons."""
+    first, *others = (sentence.rstrip(".") for sentence in sentences)
+    return "; ".join([first, *(o.replace("No ", "no ", 1) for o in others)]) + "."

@@ -89,9 +89,8 @@ def p_equivalent(a: Sequence[float], b: Sequence[float], margin: float) -> float
 
 def p_of_signs(difference: Sequence[float]) -> float:
     """Two-sided p of "the mean is 0", from all sign patterns: needs no normal distribution."""
-    found = stats.permutation_test(
-        (np.asarray(difference, float),), np.mean, permutation_type="samples", n_resamples=np.inf
-    )
+    d = np.round(np.asarray(difference, float), 9)  # or rounding would part patterns that tie
+    found = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
     return float(found.pvalue)
 
 

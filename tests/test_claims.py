@@ -1,6 +1,7 @@
 """evidence.claims, tables and sentences: from rows to verdicts, to a table, to words."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -296,6 +297,22 @@ def test_a_ratios_sentence_says_by_what_factor():
 @pytest.mark.parametrize(
     "effects, expected",
     [
+        ((0.3, 0.2), r"A beats C by 0\.300 \[.*\] points and D by 0\.200 \[.*\] points\."),
+        ((0.3, 0.0), r"A was not found to beat D \([+-]0\.000 \[.*\] points\)\."),
+        ((0.0, 0.0), r"A was not found to beat C \(.*\] points\) or D \(.*\] points\)\."),
+        ((-0.3, 0.2), r"A falls behind C by 0\.300 \[0.*\] points\."),
+    ],
+)
+def test_to_be_superior_takes_every_contrast(effects, expected):
+    table = pd.concat([study(e).add_suffix(str(i)) for i, e in enumerate(effects)], axis=1)
+    found = contrasts(table, {"A − C": ("A0", "B0"), "A − D": ("A1", "B1")})
+    said = sentences.superior(found, "A", {"A − C": "C", "A − D": "D"})
+    assert re.fullmatch(expected, said), said
+
+
+@pytest.mark.parametrize(
+    "effects, expected",
+    [
         ((0.0, 0.02), "GN is equivalent within ±0.1 points at every size; it moves most at y"),
         ((0.0, 0.3), "GN is not shown to be the same within ±0.1 points at every size: 1 of 2"),
         ((-0.3, 0.2), "GN is not shown to be the same within ±0.1 points at every size: 2 of 2"),
@@ -314,6 +331,11 @@ def test_what_a_verdict_rests_on_is_said():
     assert sentences.rests_on("It", [4]) == "It would be another without seed 4."
     said = sentences.rests_on("It", [1, 4, 9])
     assert said == "It would be another without any one of seeds 1, 4 and 9."
+
+
+def test_sentences_are_joined_to_one():
+    said = sentences.joined("A beats B.", "No difference was detected.", "None is C.")
+    assert said == "A beats B; no difference was detected; None is C."
 
 
 # ------------------------------------------------------------------------------------- the table

@@ -245,7 +245,7 @@ def test_a_seed_is_decisive_if_the_verdict_changes_without_it():
 
 def test_the_signs_test_is_as_by_going_through_all_patterns():
     for table in studies(0.05, trials=5):
-        d = (table["A"] - table["B"]).to_numpy()
+        d = (table["A"].round(2) - table["B"].round(2)).to_numpy()  # as accuracies are: with ties
         patterns = np.array(list(itertools.product((1, -1), repeat=SEEDS)))
         as_far = abs((patterns * d).mean(axis=1)) >= abs(d.mean()) - 1e-9
         assert statistics.p_of_signs(d) == pytest.approx(as_far.mean())
