@@ -207,9 +207,13 @@ def test_after_200_interrupts_at_random_moments_training_still_works(digits, tmp
     tiny = utils.Data("tiny", digits.train[:96], digits.test[:50])
     experiment = Experiment(epochs=1_000, batch_size=32)
     whole, interrupted = {}, 0
+    start = time.perf_counter()
+    with quiet():
+        fit(replace(experiment, epochs=2), tiny, tmp_path)
+    few_epochs = time.perf_counter() - start  # on this machine, as busy as it is
     moments = random.Random(0)
     for i in range(200):
-        directory, moment = tmp_path / str(i % 4), moments.uniform(0.001, 0.05)
+        directory, moment = tmp_path / str(i % 4), moments.uniform(0, few_epochs)
         alarm = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT))
         try:
             with quiet():
@@ -222,7 +226,7 @@ def test_after_200_interrupts_at_random_moments_training_still_works(digits, tmp
         for row in run.history.epochs:
             loss = row["running_loss"]
             assert whole.setdefault(row["epoch"], loss) == loss
-    assert interrupted > 100 and len(whole) > 15
+    assert interrupted > 50 and len(whole) > 15
 
 
 def test_outside_the_main_thread_an_interrupt_is_nobodys():
