@@ -88,7 +88,17 @@ def test_every_number_has_its_name():
 
 def test_names_that_notebooks_and_readers_know():
     """Those of the first edition."""
-    blocks = ["x", "next_x", "step2_x", "step3_x", "step1_x", "dy", "eval_xhat", "eval_y", "train_y"]
+    blocks = [
+        "x",
+        "next_x",
+        "step2_x",
+        "step3_x",
+        "step1_x",
+        "dy",
+        "eval_xhat",
+        "eval_y",
+        "train_y",
+    ]
     blocks += [f"{n}_{k}" for n in NORMS for k in ("held", "dx")]
     blocks += [f"{p}{n}_{k}" for p in ("", "next_") for n in NORMS for k in ("xhat", "y")]
     singles = ["eps", "groups", "momentum"]
