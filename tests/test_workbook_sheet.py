@@ -231,7 +231,7 @@ def test_charts_are_native():
 
 
 def points(sheet, columns):
-    """The width of columns in points: the file counts in characters of 7 pixels, margins included."""
+    """The width of columns in points: in the file, characters of 7 pixels."""
     widths = {}
     for dimension in sheet.column_dimensions.values():
         for k in range(dimension.min, dimension.max + 1):
