@@ -33,7 +33,7 @@ def charts(page: Page, warning: tuple[str, str], first: Page) -> None:
     page.put(3, 2, f'=IF({warning[0]}="","","Illustration: "&{warning[0]})',
              f"Illustration: {warning[1]}" if warning[1] else "", width=20, bold=True,
              font_color=WRONG, align="left")  # fmt: skip
-    page.finish([1.5, 19, *[8] * 7, 2, *[8] * 12], rows=50)
+    page.finish([1.5, 19, *[8] * 7, 2, *[9] * 12], rows=50, portrait=True, cut=10)
 
 
 def _pick(cells: list[str]) -> str:

@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree.ElementTree import iterparse
+from xml.etree.ElementTree import fromstring, iterparse
 
 import numpy as np
 from openpyxl import load_workbook
@@ -140,22 +140,36 @@ def _bounded(name: str, data: bytes) -> None:
             if not part.startswith("xl/worksheets/") or not part.endswith(".xml"):
                 continue
             with archive.open(part) as file:
-                for size in _sizes(file):
+                for size, bad in _sizes(file):
+                    if bad:
+                        raise InputError(f"{_title(archive, part)}!{bad}, which nothing can be "
+                                         "computed with: type a number there.")  # fmt: skip
                     count += size
                     if count > CELLS:
                         raise too_large
 
 
-def _sizes(file) -> Iterator[int]:
-    """The number of cells that each element of a sheet stands for once it is loaded."""
+def _sizes(file) -> Iterator[tuple[int, str]]:
+    """For each element of a sheet the number of cells it stands for, and what cannot be read."""
     for _, element in iterparse(file):
         tag = element.tag.rpartition("}")[2]
         if tag == "c":
-            yield 1
+            value = "".join(v.text or "" for v in element if v.tag.endswith("}v")).strip()
+            bad = element.get("t", "n") == "n" and value.lower().lstrip("+-")[:3] in ("nan", "inf")
+            yield 1, f"{element.get('r')} holds {value}" if bad else ""
         elif tag in ("mergeCell", "hyperlink") and ":" in element.get("ref", ""):
             left, top, right, bottom = (k or 2**20 for k in range_boundaries(element.get("ref")))
-            yield (abs(right - left) + 1) * (abs(bottom - top) + 1)
-        element.clear()
+            yield (abs(right - left) + 1) * (abs(bottom - top) + 1), ""
+        if tag != "v":  # which its cell still needs
+            element.clear()
+
+
+def _title(archive: zipfile.ZipFile, part: str) -> str:
+    """The name of the sheet that a part of the file holds."""
+    book = fromstring(archive.read("xl/workbook.xml"))
+    links = fromstring(archive.read("xl/_rels/workbook.xml.rels"))
+    (key,) = [link.get("Id") for link in links if part.endswith(link.get("Target").lstrip("/"))]
+    return next(sheet.get("name") for sheet in book.iter() if key in sheet.attrib.values())
 
 
 def _typed(quantity: str, formula, shown, where: str):

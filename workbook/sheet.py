@@ -198,7 +198,7 @@ class Page:
         areas = [f"'{self.title}'!{fixed(at(1, a))}:{fixed(at(rows, b))}" for a, b in ends]
         self.book.define_name(f"'{self.title}'!_xlnm.Print_Area", "=" + ",".join(areas))
         sheet.center_horizontally()
-        sheet.set_margins(0.25, 0.25, 0.4, 0.5)
+        sheet.set_margins(0.25, 0.25, 0.3, 0.4)
         sheet.set_footer("&R&8&A", {"margin": 0.2})
 
 

@@ -29,7 +29,7 @@ def train_and_eval(page: Page, warning: tuple[str, str]) -> None:
         _step(page, 6, 3 + 9 * (step - 1), step)
     _evaluation(page, 26)
     rules.warn(page, 3, 26, ["eval_xhat"], warning)
-    widths = [1.5, 21, *([6] * 8 + [1.5]) * 2, *[6] * 8]
+    widths = [1, 20, *([5.7] * 8 + [1.5]) * 2, *[5.7] * 8]
     page.finish(widths, rows=39, freeze="C5")
 
 
