@@ -99,11 +99,7 @@ def test_names_that_notebooks_and_readers_know():
         "eval_y",
         "train_y",
     ]
-<<<<<<< HEAD
     blocks += [f"{n}_{k}" for n in NORMS for k in ("held", "dx")]
-=======
-    blocks += ["train_y", *(f"{n}_{k}" for n in NORMS for k in ("held", "dx"))]
->>>>>>> wb
     blocks += [f"{p}{n}_{k}" for p in ("", "next_") for n in NORMS for k in ("xhat", "y")]
     singles = ["eps", "groups", "momentum"]
     singles += [f"{k}_{c}" for k in ("gamma", "beta") for c in ROWS]
