@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -86,3 +87,18 @@ def meanwhile(ready, act):
     finally:
         over.set()
         thread.join()
+
+
+def still_there(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
+    """Those that are alive after so many seconds; a zombie only waits to be noticed."""
+
+    def is_alive(process):
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [process for process in processes if is_alive(process)]

@@ -24,7 +24,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import ROOT, meanwhile, needs_mnist, same
+from conftest import ROOT, meanwhile, needs_mnist, same, still_there
 
 import utils
 from machinery import mnist, progress
@@ -495,7 +495,7 @@ def killed_after_an_epoch(training, directory):
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert psutil.wait_procs(workers, timeout=5)[1] == [], "they outlive it"
+    assert not still_there(workers), "they outlive it"
     files = directory.glob("*.pt")
     return [len(torch.load(file, weights_only=True)["history"]) for file in files]
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import ROOT, meanwhile
+from conftest import ROOT, meanwhile, still_there
 from torch import nn
 
 import utils
@@ -410,14 +410,6 @@ def restarts_to_the_same_rows(folder, whole, monkeypatch):
     assert len(lines) == len(set(ran) | set(there))
 
 
-def is_alive(process):
-    """A zombie is dead, but for the parent that should have noticed."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch, capsys):
     command = [sys.executable, "-m", "evidence.sweep", *arguments(tmp_path, seeds=25, jobs=2)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -432,10 +424,7 @@ def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch, ca
         process.kill()
     assert process.wait(10) == -signal.SIGKILL
     assert 2 <= len(rows(tmp_path)) < 100
-    deadline = time.monotonic() + 20
-    while any(map(is_alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(is_alive, workers)), "its workers outlive it"
+    assert not still_there(workers), "they outlive it"
     restarts_to_the_same_rows(tmp_path, whole, monkeypatch)
 
 
