@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 NORMS = ("BN", "LN", "GN", "none")
 
-# The dimensions each norm averages over; IN is instance norm, arXiv 1607.08022. All of
-# (N, C, H, W), except GN's, which are of (N, groups, C / groups, H, W).
-AXES = {"BN": (0, 2, 3), "LN": (1, 2, 3), "IN": (2, 3), "GN": (2, 3, 4)}
+# The dimensions of x.view(N, groups, C / groups, H, W) that each norm averages over. All that
+# differs between them is here. IN is instance norm, arXiv 1607.08022.
+AXES = {"BN": (0, 3, 4), "LN": (1, 2, 3, 4), "IN": (3, 4), "GN": (2, 3, 4)}
 
 
 class Affine(nn.Module):

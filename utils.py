@@ -674,11 +674,9 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
     }
     figure = plt.figure(figsize=(12, 3.6))
     for i, (norm, axes) in enumerate(AXES.items(), start=1):
-        together = np.zeros(
-            (n, groups, c // groups, hw) if norm == "GN" else (n, c, hw), dtype=bool
-        )
+        together = np.zeros((n, groups, c // groups, hw), dtype=bool)  # H and W are drawn as one
         # The first set of each: all indices along its axes, 0 along the others.
-        together[tuple(slice(None) if d in axes else 0 for d in range(together.ndim))] = True
+        together[tuple(slice(None) if d in axes else 0 for d in range(4))] = True
         colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
         ax = figure.add_subplot(1, 4, i, projection="3d")
         ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)

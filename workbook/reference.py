@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s6_model import make_norm
+from s6_model import AXES, make_norm
 from workbook.inputs import LISTS, TINY, UNDEFINED, Inputs
 
 
@@ -33,9 +33,9 @@ class Norm:
 
 
 NORMS = {  # the set that is averaged together is the only difference between the three
-    "bn": Norm("Batch norm", (0, 3, 4), "0072B2"),
-    "ln": Norm("Layer norm", (1, 2, 3, 4), "E69F00"),
-    "gn": Norm("Group norm", (2, 3, 4), "009E73"),
+    "bn": Norm("Batch norm", AXES["BN"], "0072B2"),
+    "ln": Norm("Layer norm", AXES["LN"], "E69F00"),
+    "gn": Norm("Group norm", AXES["GN"], "009E73"),
 }
 
 
