@@ -554,3 +554,11 @@ def test_committed_results_can_be_read_and_have_no_stale_rows():
         found = results.read_rows(path, path.stem)
         assert {results.why_stale(row) for row in found.values()} == {""}
         assert path.read_text() == "".join(json.dumps(row) + "\n" for row in found.values())
+
+
+def test_a_row_is_forced_to_the_disk(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(os, "fsync", lambda file: written.append(os.fstat(file).st_size))
+    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+        results.append_row(file, {"a": 1})
+        assert written == [len('{"a": 1}\n')]
