@@ -48,7 +48,7 @@ def evaluate_by_batch(
     return F.cross_entropy(logits, images.y[order]).item(), accuracy
 
 
-def test_with_other_statistics(run: Run, data: Data, batch_size: int) -> dict[str, float]:
+def with_other_statistics(run: Run, data: Data, batch_size: int) -> dict[str, float]:
     """Test loss and accuracy under precise and batch statistics; the running ones are fit's."""
     precise = evaluate(with_precise_statistics(run.model, data.train), data.test)
     batch = evaluate_by_batch(run.model, data.test, batch_size, run.experiment.seed)

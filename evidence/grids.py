@@ -180,51 +180,6 @@ GRIDS = {
         measure=training.validation,
         seeds=2,
     ),
-    "with_without": Grid(
-        "What does a norm do for two short epochs of plain SGD?",
-        with_without.settings(),
-        measure=with_without.measure,
-    ),
-    "faster": Grid(
-        "How many steps and seconds does each norm need to reach 97%?",
-        faster.settings(),
-        measure=faster.measure,
-    ),
-    "largest_rate": Grid(
-        "At how large a learning rate does each norm still train?",
-        largest_rate.settings(),
-        measure=largest_rate.measure,
-    ),
-    "gradients": Grid(
-        "Do the gradients of deep networks vanish or explode at the start?",
-        gradients.settings(),
-        measure=gradients.measure,
-    ),
-    "very_deep": Grid(
-        "How deep can a network be and still train?",
-        very_deep.settings(),
-        measure=very_deep.measure,
-    ),
-    "smoothness": Grid(
-        "How smooth is the loss along the gradient?",
-        smoothness.settings(),
-        measure=smoothness.measure,
-    ),
-    "backward_theorem": Grid(
-        "What do the derivatives of μ and σ do to the gradient?",
-        backward_theorem.settings(),
-        measure=backward_theorem.measure,
-    ),
-    "layer_norm": Grid(
-        "Which part of layer norm does what?",
-        layer_norm.settings(),
-        measure=layer_norm.measure,
-    ),
-    "cost": Grid(
-        "How long does a training step take with each norm?",
-        cost.settings(),
-        measure=cost.measure,
-    ),
     "demo": Grid(
         "Does a sweep work here? It takes seconds; its results prove nothing.",
         {norm: Experiment(norm=norm, epochs=2, plain_epochs=1) for norm in NORMS},
@@ -232,6 +187,23 @@ GRIDS = {
         images=300,
         seeds=2,
     ),
+}
+
+# Why normalization helps: each module has its settings and their measure.
+WHY = {
+    with_without: "What does a norm do for two short epochs of plain SGD?",
+    faster: "How many steps and seconds does each norm need to reach 97%?",
+    largest_rate: "At how large a learning rate does each norm still train?",
+    gradients: "Do the gradients of deep networks vanish or explode at the start?",
+    very_deep: "How deep can a network be and still train?",
+    smoothness: "How smooth is the loss along the gradient?",
+    backward_theorem: "What do the derivatives of μ and σ do to the gradient?",
+    layer_norm: "Which part of layer norm does what?",
+    cost: "How long does a training step take with each norm?",
+}
+GRIDS |= {
+    module.__name__.rpartition(".")[2]: Grid(question, module.settings(), module.measure)
+    for module, question in WHY.items()
 }
 
 

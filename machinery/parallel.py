@@ -54,11 +54,11 @@ def side_by_side(
     with deferred_interrupt() as asked:
         while left:
             before = len(left)
-            with contextlib.suppress(BrokenProcessPool):
-                with contextlib.closing(_attempt(function, left, jobs, dask, asked)) as results:
-                    for position, result in results:
-                        del left[position]
-                        yield position, result
+            attempt = contextlib.closing(_attempt(function, left, jobs, dask, asked))
+            with contextlib.suppress(BrokenProcessPool), attempt as results:
+                for position, result in results:
+                    del left[position]
+                    yield position, result
             if asked():
                 raise KeyboardInterrupt
             if len(left) == before:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evidence.bn_statistics import test_with_other_statistics
+from evidence.bn_statistics import with_other_statistics
 from evidence.measures.training import outcome, trained
 from machinery.settings import settings
 from s6_model import Net
@@ -83,5 +83,5 @@ def ghost_batches(experiment: GhostExperiment, seed: int, data: Data) -> dict:
     run = trained(experiment, seed, data, network=lambda: Net(layer))
     plain = Net("BN")  # its layers take whatever they are given as one batch
     plain.load_state_dict(run.model.state_dict())
-    other = test_with_other_statistics(Run(plain, run.history), data, experiment.norm_batch)
+    other = with_other_statistics(Run(plain, run.history), data, experiment.norm_batch)
     return outcome(run, data) | other

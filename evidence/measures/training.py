@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import replace
 
-from evidence.bn_statistics import test_with_other_statistics
+from evidence.bn_statistics import with_other_statistics
 from utils import Data, Experiment, Run, fit, predict, split_validation
 
 
@@ -38,7 +38,7 @@ def bn_statistics(experiment: Experiment, seed: int, data: Data) -> dict:
     run = trained(experiment, seed, data)
     found = outcome(run, data)
     if experiment.norm == "BN":
-        found |= test_with_other_statistics(run, data, experiment.batch_size)
+        found |= with_other_statistics(run, data, experiment.batch_size)
     return found
 
 
