@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from machinery import mnist
 from machinery.checkpoint import Checkpoint
 from machinery.parallel import side_by_side
-from machinery.progress import Steps, steps
+from machinery.progress import Steps, deferred_interrupt, steps
 from machinery.settings import settings
 from s6_model import AXES, Net, l1_loss, l1_mean_loss, l2_loss
 
@@ -412,6 +412,7 @@ def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
     return F.cross_entropy(logits, images.y).item(), correct / len(images)
 
 
+@deferred_interrupt()  # from the first line on: it is honoured after a step
 def fit(
     experiment: Experiment,
     data: Data,

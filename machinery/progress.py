@@ -15,13 +15,25 @@ import tqdm.std
 SECONDS = 0.3  # between two looks at a bar
 
 
+class Here:
+    """What this process knows about its bars, and about an interrupt."""
+
+    file: Path | None = None  # in a worker: where its bar is left for the parent
+    quiet = False
+    asked: Callable[[], bool] | None = None  # in a ``deferred_interrupt``: its flag
+
+
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Inside, the first Ctrl-C only sets a flag, which the function it yields reads.
 
     Raised wherever it falls, an interrupt can leave a half-written file, or gradients switched off
-    for the rest of the process. The second Ctrl-C does break off at once.
+    for the rest of the process; in a destructor Python even drops it. The second Ctrl-C does break
+    off at once. One of these inside another shares the outer one's flag.
     """
+    if Here.asked is not None and threading.current_thread() is threading.main_thread():
+        yield Here.asked
+        return
     asked, before = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def note(*_):
@@ -33,9 +45,11 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
     signal.signal(signal.SIGINT, note)
+    Here.asked = asked.is_set
     try:
         yield asked.is_set
     finally:
+        Here.asked = None
         signal.signal(signal.SIGINT, before)
 
 
@@ -86,13 +100,6 @@ class FileBar:
             beside.write_text(json.dumps(self.state), encoding="utf-8")
             os.replace(beside, self.file)
         self.written = time.monotonic()
-
-
-class Here:
-    """What a process knows about where its bars are shown."""
-
-    file: Path | None = None  # in a worker: where its bar is left for the parent
-    quiet = False
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from conftest import ROOT
 from scipy import stats
 
 from evidence import claims, grids, results, sentences, tables
+from evidence.claim import Line, judged_lines
+from evidence.claimed import batch_size, does_it_replicate
 from evidence.grids import GRIDS, EvidenceError
 from evidence.statistics import (
     CONTRADICTED,
@@ -134,7 +136,7 @@ def test_known_losses_at_small_batches_are_found(tmp_path):
     whole, precise, average = found["small batches"]["mean"]
     assert whole == pytest.approx(precise + average, abs=1e-9)
     assert average == pytest.approx(2.0, abs=1e-9)
-    assert claims.stability(tmp_path).verdict == SHOWN
+    assert batch_size.stability(tmp_path).verdict == SHOWN
 
 
 def test_opposite_losses_contradict(tmp_path):
@@ -142,7 +144,7 @@ def test_opposite_losses_contradict(tmp_path):
     found = write(tmp_path, small=small)
     assert list(found["small batches"]["verdict"][:2]) == [CONTRADICTED] * 2
     assert found["control"].loc["GN − none", "verdict"] == CONTRADICTED
-    line = claims.stability(tmp_path)
+    line = batch_size.stability(tmp_path)
     assert line.verdict == NOT_SHOWN and "GN, batch 2 − 32" in line.claim
 
 
@@ -155,16 +157,16 @@ def test_a_failed_run_is_left_out_and_withholds_support(tmp_path, norm):
 
     found = write(tmp_path, one_failed)["small batches"]
     assert list(found["verdict"]) == [NOT_DETECTED] * 3 and set(found["seeds"]) == {9}
-    assert claims.stability(tmp_path).verdict == (NOT_SHOWN if norm == "GN" else SHOWN)
+    assert batch_size.stability(tmp_path).verdict == (NOT_SHOWN if norm == "GN" else SHOWN)
 
 
 def test_the_arms_of_the_claim_are_settings_of_its_grids():
-    arms = {arm for c in claims.CLAIMS if c.family == "supersedes" for arm in (c.a, c.b)}
+    arms = {arm for c in claims.CLAIMS if c.family.name == "supersedes" for arm in (c.a, c.b)}
     assert arms == {e.label for e in THREE_EXPERIMENTS} | {"GN"}
     for claim in claims.CLAIMS:
         if claim.grid != "batch_size":
             assert {claim.a, claim.b} <= set(GRIDS[claim.grid].settings)
-    assert {c.family for c in claims.CLAIMS} == set(claims.FAMILIES)
+    assert {c.family.name for c in claims.CLAIMS} == set(claims.FAMILIES)
 
 
 # --------------------------------------------------------------- the stored rows, by plain SciPy
@@ -232,7 +234,7 @@ def test_every_verdict_of_the_table_comes_out_by_plain_scipy_too():
             small = corrected[order.tolist().index(i)] < 0.05
             direction = SUPPORTED if d.mean() > 0 else CONTRADICTED
             expected.append((direction if small else NOT_DETECTED, d))
-    lines = claims.verdicts()
+    lines = judged_lines([*does_it_replicate.CLAIMS, *batch_size.CLAIMS])
     assert [line.verdict for line in lines] == [verdict for verdict, _ in expected]
     for line, (_, d) in zip(lines, expected, strict=True):
         low, high = stats.ttest_1samp(d, 0).confidence_interval()
@@ -252,7 +254,7 @@ def test_the_verdict_on_gns_stability_comes_out_by_plain_scipy_too():
         high = stats.ttest_1samp(d, 0.3, alternative="less").pvalue
         inside.append(max(low, high) < 0.05)
         reach[n] = max(map(abs, stats.ttest_1samp(d, 0).confidence_interval(0.9)))
-    line = claims.stability()
+    line = batch_size.stability()
     assert line.verdict == (SHOWN if all(inside) else NOT_SHOWN)
     assert f"GN, batch {max(reach, key=reach.get)} − 32" in line.claim
 
@@ -340,7 +342,7 @@ def test_sentences_are_joined_to_one():
 
 # ------------------------------------------------------------------------------------- the table
 
-LINE = claims.Line("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X")
+LINE = Line("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X")
 
 
 def test_markdown_is_a_table_with_a_line_per_claim():

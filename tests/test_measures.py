@@ -33,7 +33,7 @@ from s6_model import Net
         (layer_norm, 8),
         (backward_theorem, 4),
         (smoothness, 4),
-        (faster, 3 * 3 + 3 * 2 + 4 * 2),
+        (faster, 3 * 4 + 3 * 4 + 4 * 3),
         (largest_rate, 3 + 3 + 4),
         (very_deep, 2 * 4 * 4 * 4),
         (cost, 4),

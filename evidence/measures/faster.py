@@ -37,10 +37,10 @@ class Setting:
     max_steps: int = 4_000  # then the target counts as not reached
 
 
-RATES = {  # around the best rate of each arm, in a pilot over a wider range
-    "ReLU MLP": (0.01, 0.03, 0.1),
-    "sigmoid MLP": (0.1, 0.3),
-    "CNN": (0.01, 0.03),
+RATES = {  # in steps of about 3, to where each arm gets slower again in a pilot
+    "ReLU MLP": (0.01, 0.03, 0.1, 0.3),
+    "sigmoid MLP": (0.03, 0.1, 0.3, 1.0),
+    "CNN": (0.01, 0.03, 0.1),
 }
 STEPS = {"ReLU MLP": 4_000, "sigmoid MLP": 6_000, "CNN": 3_000}  # a half more than most take
 
