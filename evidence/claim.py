@@ -24,13 +24,19 @@ class Family:
 
 @dataclass(frozen=True)
 class Claim:
-    """ "a exceeds b", seed by seed; both are columns of the family's table of the grid."""
+    """ "a exceeds b", seed by seed; both are columns of the family's table of their grid."""
 
     text: str
     family: Family
     grid: str
     a: str
     b: str
+    other_grid: str = ""  # that b is a column of, where that is another one
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Grid and column of a and of b."""
+        return (self.grid, self.a), (self.other_grid or self.grid, self.b)
 
     @property
     def contrast(self) -> str:
@@ -53,12 +59,9 @@ class Line:
 def judge(claims: Sequence[Claim], folder: Path = RESULTS) -> pd.DataFrame:
     """``contrasts`` of the claims of one family, by the name of the contrast."""
     table = claims[0].family.table
-    tables = [
-        table(load_results(grid, folder)).add_prefix(f"{grid}: ")
-        for grid in dict.fromkeys(claim.grid for claim in claims)
-    ]
-    pairs = {c.contrast: (f"{c.grid}: {c.a}", f"{c.grid}: {c.b}") for c in claims}
-    return contrasts(pd.concat(tables, axis=1), pairs)
+    grids = dict.fromkeys(grid for claim in claims for grid, _ in claim.columns)
+    tables = {grid: table(load_results(grid, folder)) for grid in grids}
+    return contrasts(pd.concat(tables, axis=1), {c.contrast: c.columns for c in claims})
 
 
 def judged_lines(claims: Sequence[Claim], folder: Path = RESULTS) -> list[Line]:

@@ -86,7 +86,9 @@ def source(epochs: int = 10) -> list[Experiment]:
 BATCH_BASE = replace(GN_L1, l1=0.0, l2=0.0, epochs=6)
 
 
-def batch_sizes(rate: Callable[[int], float]) -> dict[str, Experiment]:
+def batch_sizes(
+    rate: Callable[[int], float], sizes: Sequence[int] = BATCH_SIZES
+) -> dict[str, Experiment]:
     """Each norm at batches of 2 to 128 images, with equally many epochs.
 
     Batches of 2 take half of the grid's time: 6 epochs of 10,000 images are 30,000 steps, at 128
@@ -94,10 +96,11 @@ def batch_sizes(rate: Callable[[int], float]) -> dict[str, Experiment]:
 
     Args:
         rate: the peak learning rate for batches of so many images.
+        sizes: of the batches.
     """
     return {
         f"{norm}, batch {n}": replace(BATCH_BASE, norm=norm, batch_size=n, lr=rate(n))
-        for n in BATCH_SIZES
+        for n in sizes
         for norm in NORMS
     }
 
@@ -159,9 +162,10 @@ GRIDS = {
     ),
     "batch_size_sqrt": Grid(
         "And if the learning rate falls with the square root of the batch size?",
-        batch_sizes(square_root),
+        batch_sizes(square_root, (2, 8, 32)),
         measure=training.bn_statistics,
         images=10_000,
+        seeds=5,
     ),
     "ghost": Grid(
         "What does BN lose if fewer images share its statistics and all else stays?",

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evidence.statistics import CONTRADICTED, NOT_SHOWN, SHOWN, SUPPORTED, all_of, widest
+from evidence.statistics import (
+    CONTRADICTED,
+    NOT_DETECTED,
+    NOT_SHOWN,
+    SHOWN,
+    SUPPORTED,
+    all_of,
+    widest,
+)
 
 
 def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool = True) -> str:
@@ -116,3 +124,70 @@ def joined(*sentences: str) -> str:
     """Several sentences as one, between semicolons."""
     first, *others = (sentence.rstrip(".") for sentence in sentences)
     return "; ".join([first, *(o.replace("No ", "no ", 1) for o in others)]) + "."
+
+
+def grows(row: Mapping, subject: str, paper: float) -> str:
+    """How many times as large something gets, and whether that agrees with what a paper found.
+
+    Args:
+        row: a paired effect, of logarithms.
+        subject: what grows.
+        paper: the paper's factor, above 1; one run's.
+    """
+    reach = interval(row, ratio=True)
+    if row["low"] <= 0 <= row["high"]:
+        return f"{subject} was not found to change: {reach}, and {paper:.2f}× in the paper."
+    verb = "grows" if row["low"] > 0 else "shrinks"
+    if np.exp(row["high"]) < paper:
+        return f"{subject} {verb} {reach}, less than the paper's {paper:.2f}×."
+    if np.exp(row["low"]) > paper:
+        return f"{subject} {verb} {reach}, more than the paper's {paper:.2f}×."
+    return f"{subject} {verb} {reach}, and the paper's {paper:.2f}× is within the interval."
+
+
+FEWER = {
+    SUPPORTED: "fewer images in BN's statistics do cost accuracy",
+    NOT_DETECTED: "that fewer images in BN's statistics cost accuracy was not detected",
+    CONTRADICTED: "fewer images in BN's statistics even raise accuracy",
+}
+AGAINST_GN = {
+    SUPPORTED: "BN over 2 images falls behind GN",
+    NOT_DETECTED: "BN over 2 images was not found to fall behind GN",
+    CONTRADICTED: "BN over 2 images is still ahead of GN",
+}
+
+
+def what_is_left(fewer: str, against_gn: str) -> str:
+    """What stands of "BN's error rises in small batches, and GN is the better norm there".
+
+    Args:
+        fewer: the verdict that BN loses if fewer images share its statistics.
+        against_gn: the verdict that GN beats BN at the fewest.
+    """
+    holds = [fewer, against_gn].count(SUPPORTED)
+    head = (
+        "Nothing of the paper's claim is shown",
+        "Half of the paper's claim is left",
+        "Both halves of the paper's claim hold",
+    )
+    return f"{head[holds]} here: {FEWER[fewer]}, and {AGAINST_GN[against_gn]}."
+
+
+def again(changed: Sequence[str] | None, gap: float = 0.0, usual: float = 0.0) -> str:
+    """How a stored run came out when it was made once more.
+
+    Args:
+        changed: what differs in it; None if it could not be made.
+        gap: between the accuracies, in points.
+        usual: 95% of the gaps between two seeds are smaller, in points.
+    """
+    if changed is None:
+        return "Without MNIST, the run could not be made again."
+    if not changed:
+        return (
+            "The run came out the same to the last bit: losses, all epochs, the list of mistakes."
+        )
+    where = "within" if gap <= usual else "more than"
+    return (
+        f"The run came out {gap:.2f} points away, {where} the {usual:.2f} usual between two seeds."
+    )

@@ -12,6 +12,12 @@ def accuracies(results: pd.DataFrame, column: str = "test_accuracy") -> pd.DataF
     return table[list(dict.fromkeys(results["setting"]))]
 
 
+def with_precise(results: pd.DataFrame) -> pd.DataFrame:
+    """``accuracies``, then those of BN's settings with precise statistics, as "…, precise"."""
+    precise = accuracies(results, "precise_test_accuracy")
+    return accuracies(results).join(precise.add_suffix(", precise"))
+
+
 def std_last_epochs(results: pd.DataFrame, epochs: int = 5) -> pd.DataFrame:
     """Standard deviation of the test accuracy over a run's last epochs, in points."""
     spread = [np.std(h["test_accuracy"][-epochs:], ddof=1) for h in results["history"]]
@@ -69,3 +75,12 @@ def changes(results: pd.DataFrame, n: int = 2) -> pd.DataFrame:
         theirs = accuracies(bn, f"{kind}_test_accuracy")
         found[f"BN, {kind}"] = change(theirs, "BN", n)
     return pd.DataFrame(found)
+
+
+def error_growth(table: pd.DataFrame, setting: str, reference: str) -> pd.Series:
+    """Logarithm of how many times as large one setting's error is, seed by seed.
+
+    Args:
+        table: ``accuracies``, in percent.
+    """
+    return np.log(100 - table[setting]) - np.log(100 - table[reference])
