@@ -188,6 +188,4 @@ def again(changed: Sequence[str] | None, gap: float = 0.0, usual: float = 0.0) -
             "The run came out the same to the last bit: losses, all epochs, the list of mistakes."
         )
     where = "within" if gap <= usual else "more than"
-    return (
-        f"The run came out {gap:.2f} points away, {where} the {usual:.2f} usual between two seeds."
-    )
+    return f"The run came out {gap:.2f} points away, {where} the usual {usual:.2f} between seeds."
