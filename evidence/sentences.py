@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evidence.statistics import CONTRADICTED, NOT_SHOWN, SHOWN, SUPPORTED, all_of, widest
+from evidence.statistics import CONTRADICTED, NOT_SHOWN, SHOWN, SUPPORTED, all_of, times, widest
 
 
 def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool = True) -> str:
@@ -20,8 +20,8 @@ def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool
     if not sign and mean < 0:
         mean, low, high = -mean, -high, -low
     if ratio:
-        mean, low, high = np.exp([mean, low, high])
-        return f"{mean:.2f}× [{low:.2f}, {high:.2f}]"
+        mean, low, high = (times(v) for v in np.exp([mean, low, high]))
+        return f"{mean} [{low[:-1]}, {high[:-1]}]"
     look = "+.3f" if sign else ".3f"
     return f"{mean:{look}} [{low:{look}}, {high:{look}}] {unit}"
 
