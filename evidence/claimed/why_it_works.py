@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from evidence.claim import Claim, Family, Line, judge
+from evidence.grids import GRIDS, EvidenceError
 from evidence.results import RESULTS, load_results
 from evidence.sentences import interval
 from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED, all_of
@@ -76,7 +77,7 @@ CLAIMS = [
     *faster("BN trains more efficiently: less CPU time to 97%", "BN", ": seconds"),
     *faster("LN trains faster: fewer steps to 97%", "LN", ": steps"),
     *larger("BN trains at larger learning rates", *(("BN", n) for n in NETWORKS)),
-    *larger("LN and GN do, too", *(("LN", n) for n in NETWORKS), ("GN", "CNN")),
+    *larger("LN and GN train at larger rates, too", *(("LN", n) for n in NETWORKS), ("GN", "CNN")),
     *tamer(
         "BN keeps gradients from vanishing where the start is too small: with depth, they spread "
         "less in plain CNNs",
@@ -88,7 +89,7 @@ CLAIMS = [
     ),
     *tamer("BN tames gradients in plain CNNs with He's start as well", "plain, He"),
     *deeper("BN makes very deep plain CNNs trainable (one epoch, best rates)", ["BN"], "plain"),
-    *deeper("LN and GN do, too", ["LN", "GN"], "plain"),
+    *deeper("LN and GN make very deep plain CNNs trainable, too", ["LN", "GN"], "plain"),
     *deeper("BN helps very deep CNNs with skips as well", ["BN"], "residual"),
     *smoother("BN makes the loss smoother along the gradient: by all three probes", "BN"),
     *smoother("LN makes it smoother, likewise", "LN"),
@@ -113,6 +114,19 @@ def theorem(folder: Path = RESULTS) -> Line:
         rows["seed"].nunique(),
         NOTEBOOK,
     )
+
+
+def measured(family: Family, folder: Path = RESULTS) -> bool:
+    """Whether two whole seeds are stored of each of its grids: fewer give no verdict."""
+    for grid in {claim.grid for claim in CLAIMS if claim.family == family}:
+        try:
+            rows = load_results(grid, folder)
+        except EvidenceError:
+            return False
+        whole = rows["seed"].value_counts() == len(GRIDS[grid].settings)
+        if whole.sum() < 2:
+            return False
+    return True
 
 
 def found(family: Family, folder: Path = RESULTS) -> pd.DataFrame:
@@ -141,10 +155,13 @@ def line_of(text: str, parts: pd.DataFrame, ratio: bool) -> Line:
 
 
 def lines(folder: Path = RESULTS) -> list[Line]:
+    """Of the sections that are ``measured``."""
     rows = []
     for family in dict.fromkeys(claim.family for claim in CLAIMS):
         if family == LAYER_NORM:
             rows.append(theorem(folder))
+        if not measured(family, folder):
+            continue
         judged = found(family, folder)
         for text in judged.index.unique("claim"):
             rows.append(line_of(text, judged.loc[text], family.ratio))
