@@ -1,6 +1,6 @@
 """A claim "a exceeds b", its family, and the verdict that the stored runs give."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from evidence.results import RESULTS, load_results
 from evidence.sentences import interval
-from evidence.statistics import contrasts
+from evidence.statistics import NOT_DETECTED, SUPPORTED, contrasts
 from evidence.tables import accuracies
 
 
@@ -20,6 +20,8 @@ class Family:
     notebook: str
     table: Callable[[pd.DataFrame], pd.DataFrame] = accuracies  # of a grid's rows
     ratio: bool = False  # the table holds logarithms
+    # Of a grid's rows: the columns where some value is only known to be at least what stands there.
+    bounds: Callable[[pd.DataFrame], Collection[str]] = lambda _: ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Claim:
     a: str
     b: str
     other_grid: str = ""  # that b is a column of, where that is another one
+    where: str = ""  # what it is about, where several parts make one claim
 
     @property
     def columns(self) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -57,11 +60,19 @@ class Line:
 
 
 def judge(claims: Sequence[Claim], folder: Path = RESULTS) -> pd.DataFrame:
-    """``contrasts`` of the claims of one family, by the name of the contrast."""
-    table = claims[0].family.table
-    grids = dict.fromkeys(grid for claim in claims for grid, _ in claim.columns)
-    tables = {grid: table(load_results(grid, folder)) for grid in grids}
-    return contrasts(pd.concat(tables, axis=1), {c.contrast: c.columns for c in claims})
+    """``contrasts`` of the claims of one family, by the name of the contrast.
+
+    "a exceeds b" is not supported where b may be larger than what stands there.
+    """
+    family, tables, bounds = claims[0].family, {}, set()
+    for grid in dict.fromkeys(grid for claim in claims for grid, _ in claim.columns):
+        rows = load_results(grid, folder)
+        tables[grid] = family.table(rows)
+        bounds |= {(grid, column) for column in family.bounds(rows)}
+    found = contrasts(pd.concat(tables, axis=1), {c.contrast: c.columns for c in claims})
+    unsure = [claim.columns[1] in bounds for claim in claims]
+    found.loc[unsure, "verdict"] = found.loc[unsure, "verdict"].replace(SUPPORTED, NOT_DETECTED)
+    return found
 
 
 def judged_lines(claims: Sequence[Claim], folder: Path = RESULTS) -> list[Line]:

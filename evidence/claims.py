@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from evidence.claim import Line, judge
-from evidence.claimed import batch_size, does_it_replicate
+from evidence.claimed import batch_size, does_it_replicate, why_it_works
 from evidence.grids import EvidenceError
 from evidence.results import RESULTS
 from machinery.files import replacing
 from utils import REPOSITORY
 
-MODULES = (does_it_replicate, batch_size)
+MODULES = (why_it_works, batch_size, does_it_replicate)  # in the notebooks' order
 CLAIMS = [claim for module in MODULES for claim in module.CLAIMS]
 FAMILIES = {claim.family.name: claim.family for claim in CLAIMS}
 

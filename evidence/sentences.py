@@ -11,6 +11,7 @@ from evidence.statistics import (
     SHOWN,
     SUPPORTED,
     all_of,
+    times,
     widest,
 )
 
@@ -28,8 +29,8 @@ def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool
     if not sign and mean < 0:
         mean, low, high = -mean, -high, -low
     if ratio:
-        mean, low, high = np.exp([mean, low, high])
-        return f"{mean:.2f}× [{low:.2f}, {high:.2f}]"
+        mean, low, high = (times(v) for v in np.exp([mean, low, high]))
+        return f"{mean} [{low[:-1]}, {high[:-1]}]"
     look = "+.3f" if sign else ".3f"
     return f"{mean:{look}} [{low:{look}}, {high:{look}}] {unit}"
 

@@ -200,6 +200,11 @@ def probability_best(table: pd.DataFrame) -> pd.Series:
     return pd.Series((best / best.sum(axis=0)).mean(axis=1), index=table.columns)
 
 
+def times(ratio: float) -> str:
+    """As in "1.63×"; large ones as in "4e+39×"."""
+    return f"{ratio:.2f}×" if ratio < 1_000 else f"{ratio:.0e}×"
+
+
 def readable(found: pd.DataFrame, ratio: bool = False) -> pd.DataFrame:
     """What ``contrasts`` or ``equivalences`` found, as text for reading.
 
@@ -207,7 +212,7 @@ def readable(found: pd.DataFrame, ratio: bool = False) -> pd.DataFrame:
         found: intervals are uncorrected, at 90% for ``equivalences`` and at 95% otherwise.
         ratio: the differences are of logarithms; show them as ratios.
     """
-    look = (lambda x: f"{np.exp(x):.2f}×") if ratio else "{:+.3f}".format
+    look = (lambda x: times(np.exp(x))) if ratio else "{:+.3f}".format
     confidence = "90%" if found["verdict"].isin([SHOWN, NOT_SHOWN]).all() else "95%"
     shown = pd.DataFrame(index=found.index)
     shown["ratio" if ratio else "mean"] = found["mean"].map(look)

@@ -422,6 +422,16 @@ def test_the_largest_rate_is_the_last_that_trained(digits):
     assert largest_rate.accuracy_at(1e9, setting, 0, sgd.with_validation(digits, 50)) == 0
 
 
+def test_small_rates_that_take_too_long_do_not_hide_a_larger_one_that_trains(digits, monkeypatch):
+    """Only one rate trains, where the bisection does not look: the two it looks at next fail."""
+    rate = largest_rate.RATES[10]
+    monkeypatch.setattr(largest_rate, "accuracy_at", lambda lr, *_: 0.9 if lr == rate else 0.1)
+    row = largest_rate.measure(largest_rate.Setting(), 0, digits)
+    assert row["largest_rate"] == rate and [rate, 0.9] in row["tried"]
+    monkeypatch.setattr(largest_rate, "accuracy_at", lambda *_: 0.1)
+    assert largest_rate.measure(largest_rate.Setting(), 0, digits)["largest_rate"] is None
+
+
 def test_a_deep_network_with_bn_learns_where_the_one_without_has_not(digits):
     """At a depth and rate where it shows even on 700 small images."""
     setting = very_deep.Setting("BN", 16, residual=True, lr=0.1, epochs=4, batch_size=32)

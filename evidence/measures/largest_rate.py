@@ -45,8 +45,10 @@ def settings() -> dict[str, Setting]:
 def measure(setting: Setting, seed: int, data: Data) -> dict:
     """``largest_rate``, None where not even the first of ``RATES`` trains.
 
-    Found by bisection, which takes for granted that below a rate that trains all do. ``tried``
-    lists the rates it looked at, in rising order, with their validation accuracies in 0..1.
+    Found by bisection, which takes for granted that below a rate that trains all do. That fails
+    where 200 steps at a small rate are too few; if it finds nothing, it goes down from the first
+    rate it looked at, one by one. ``tried`` lists the rates it looked at, in rising order, with
+    their validation accuracies in 0..1.
     """
     data = with_validation(data, setting.validation)
     tried = {}
@@ -56,6 +58,8 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
         return tried[RATES[i]] >= setting.accuracy
 
     last = last_true(trains, len(RATES))
+    if last is None:
+        last = next((i for i in range((len(RATES) - 1) // 2, -1, -1) if trains(i)), None)
     return {
         "largest_rate": None if last is None else RATES[last],
         "tried": [[rate, tried[rate]] for rate in sorted(tried)],
