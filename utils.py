@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator
 from pydantic import Field
 from scipy.stats import binomtest
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
@@ -579,25 +580,35 @@ def plot_curve(histories: Sequence[History], column: str, ax: Axes | None = None
     return ax
 
 
-def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
+def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
     """Train and test accuracy and loss of several histories together.
 
-    Args:
-        zoom: show the range of the second half of the epochs, and cut off what lies outside.
+    The axes are logarithmic, in the share of mistakes and in the loss: halving either is one step
+    up or down. So the first epochs can be read as well as the last ones.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey="row", layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.6), sharey="row", layout="constrained")
     for row, quantity in zip(axes, ("accuracy", "loss"), strict=True):
         for ax, part in zip(row, ("train", "test"), strict=True):
             plot_curve(histories, f"{part}_{quantity}", ax)
-    if zoom and all(len(h) > 3 for h in histories):
-        late = [epoch for h in histories for epoch in h.epochs[len(h) // 2 :]]
-        lowest = min(min(e["train_accuracy"], e["test_accuracy"]) for e in late)
-        losses = [e[f"{part}_loss"] for e in late for part in ("train", "test")]
-        axes[0, 0].set_ylim(100 * lowest - 0.1, 100.05)
-        if highest := max(filter(math.isfinite, losses), default=0):
-            axes[1, 0].set_ylim(0, 1.05 * highest)
-    axes[0, 0].legend()
+    magnify_high_accuracies(axes[0, 0])
+    axes[1, 0].set_yscale("log")
+    axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1, 0].yaxis.set_major_formatter("{x:g}")
+    axes[1, 0].yaxis.set_minor_formatter("")
+    axes[0, 1].legend(loc="lower right")
+    figure.suptitle(title)
     return figure
+
+
+def magnify_high_accuracies(ax: Axes) -> None:
+    """Makes an axis of accuracies in % logarithmic in the mistakes; 100% still has a place."""
+
+    def steps_up(accuracy):
+        return -np.log10(np.maximum(100.1 - accuracy, 1e-3))
+
+    ax.set_yscale("function", functions=(steps_up, lambda steps: 100.1 - 10.0**-steps))
+    ax.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -628,30 +639,37 @@ def plot_digits(
     indices = indices.cpu()
     probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
     rows = max(1, -(-len(indices) // columns))
-    size = (1.05 * columns, 1.4 * rows + 0.4)
+    size = (1.4 * columns, 1.65 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, indices.tolist(), strict=False):
         ax.imshow(images.x[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
         true, guess = int(images.y[i]), int(predicted[i])
-        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=7)
+        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=10)
     if not len(indices):
         axes.flat[0].text(0, 0.5, "none")
     figure.suptitle(title)
     return figure
 
 
-def plot_confusion(logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None) -> Axes:
-    """How often each digit (row) was taken for each other (column), without the right ones."""
+def plot_confusion(
+    logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None, vmax: int = 10
+) -> Axes:
+    """How often each digit (row) was taken for each other (column), without the right ones.
+
+    Args:
+        vmax: the count of the darkest red; the same in figures that are to be compared.
+    """
     ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
     counts = confusion_matrix(labels.cpu(), logits.argmax(dim=1).cpu(), labels=list(range(10)))
     np.fill_diagonal(counts, 0)  # thousands there would hide the few beside it
-    ConfusionMatrixDisplay(counts).plot(ax=ax, cmap="Reds", colorbar=False)
+    shown = ConfusionMatrixDisplay(counts)
+    # No red is so dark that black could not be read on it.
+    shown.plot(ax=ax, cmap="Reds", colorbar=False, im_kw={"vmin": 0, "vmax": 1.6 * vmax})
     for text in ax.texts:
-        if text.get_text() == "0":
-            text.set_text("")
-    ax.set_title(title)
+        text.set(color="black", text="" if text.get_text() == "0" else text.get_text())
+    ax.set(title=title, xlabel="taken for", ylabel="true digit")
     return ax
 
 
@@ -667,13 +685,14 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
     n, c, hw = 5, 6, 5
     if groups < 1 or c % groups:
         raise ValueError(f"The figure draws {c} channels; {groups} groups do not divide them.")
+    share = {1: "all", 2: "half", 3: "a third"}.get(groups, f"1/{groups}")
     captions = {
-        "BN": "a channel, over N, H, W",
-        "LN": "an image, over C, H, W",
-        "IN": "an image's channel, over H, W",
-        "GN": f"an image's C/{groups} channels, over these, H, W",
+        "BN": "one channel,\nof all images",
+        "LN": "all channels\nof one image",
+        "IN": "one channel\nof one image",
+        "GN": f"{share} of the channels\nof one image",
     }
-    figure = plt.figure(figsize=(12, 3.6))
+    figure = plt.figure(figsize=(12, 3.9))
     for i, (norm, axes) in enumerate(AXES.items(), start=1):
         together = np.zeros((n, groups, c // groups, hw), dtype=bool)  # H and W are drawn as one
         # The first set of each: all indices along its axes, 0 along the others.
@@ -681,14 +700,15 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
         colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
         ax = figure.add_subplot(1, 4, i, projection="3d")
         ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)
-        ax.set_title(f"{norm}\n{captions[norm]}", fontsize=10)
-        ax.set_xlabel("N", labelpad=-14)
-        ax.set_ylabel("C", labelpad=-14)
-        ax.set_zlabel("H, W", labelpad=-14)
+        ax.set_title(f"{norm}\n{captions[norm]}", fontsize=11, y=0.98)
+        ax.set_xlabel("images N", labelpad=-12)
+        ax.set_ylabel("channels C", labelpad=-12)
+        ax.set_zlabel("pixels H, W", labelpad=-12)
         ax.set(xticks=[], yticks=[], zticks=[])
         ax.set_box_aspect((n, c, hw))
         ax.view_init(elev=22, azim=-128)
-    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.02, top=0.84, wspace=0.05)
+    figure.suptitle("Coloured: the numbers that share one mean and one variance")
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.03, top=0.78, wspace=0.1)
     return figure
 
 
