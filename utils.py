@@ -687,7 +687,7 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
         raise ValueError(f"The figure draws {c} channels; {groups} groups do not divide them.")
     share = {1: "all", 2: "half", 3: "a third"}.get(groups, f"1/{groups}")
     captions = {
-        "BN": "one channel,\nof all images",
+        "BN": "one channel\nof all images",
         "LN": "all channels\nof one image",
         "IN": "one channel\nof one image",
         "GN": f"{share} of the channels\nof one image",
