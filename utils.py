@@ -1,8 +1,8 @@
 """Data, training and plotting for the notebooks; ``s6_model`` has the network.
 
 Three parts in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
-trains an ``Experiment`` and gives a ``Run``), **plotting** (figures from histories and arrays).
-What they run on, downloads and checkpoints and processes, has rooms of its own in ``machinery``.
+trains an ``Experiment`` and returns a ``Run``), **plotting** (figures from histories and arrays).
+What lies below, such as downloads, checkpoints and processes, is in ``machinery``.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from machinery import mnist
 from machinery.checkpoint import Checkpoint
+from machinery.device import pick_device
 from machinery.parallel import side_by_side
 from machinery.progress import Steps, deferred_interrupt, steps
 from machinery.settings import settings
@@ -100,7 +101,7 @@ class Data:
         return Data(self.name, self.train.to(device), self.test.to(device), val)
 
     def fingerprint(self) -> str:
-        """Names the data, so that a checkpoint is not continued on other data."""
+        """Identifies the data, so that no checkpoint is continued on other data."""
         checksum, sizes = 0, []
         for part in (self.train, self.val, self.test):
             sizes.append(0 if part is None else len(part))
@@ -157,8 +158,8 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turns, slants, stretches and shifts each image at random, as different hands would write it.
 
     By up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. It works on the
-    whole batch at once, which is many times faster than one image at a time. The random numbers
-    come from a CPU generator on every device, so that all devices see the same images.
+    whole batch at once, which is faster than one image at a time. The random numbers come from a
+    CPU generator whatever the device, so that all devices see the same images.
 
     Args:
         x: (N, 1, H, W) float32; what comes in from outside the image is 0.
@@ -191,8 +192,8 @@ def _pixel_centres(height: int, width: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------ training
 
-# Raise it whenever the same Experiment would come out different: stored results are stale then.
-# (A test trains one for a moment and tells you.)
+# Raise it whenever the same Experiment would give another result: the stored ones are stale then.
+# (A test trains a few short runs and tells you.)
 RECIPE = 1
 
 Count = Annotated[int, Field(ge=1)]
@@ -215,7 +216,7 @@ class Experiment:
     augment: bool = True
     plain_epochs: Annotated[int, Field(ge=0)] = 2  # the last ones, which see the images as they are
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability, before the head
-    # Of the initial weights, the order of the images, augmentation and dropout.
+    # For the initial weights, the order of the images, augmentation and dropout.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def __post_init__(self):
@@ -293,21 +294,8 @@ class Diverged(RuntimeError):
         self.history = history
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or else the first of CUDA, Apple's MPS and the CPU that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["cpu"] = True
-    if name is None:
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    kind = str(name).split(":")[0]
-    if not there.get(kind):
-        usable = ", ".join(repr(k) for k, is_there in there.items() if is_there)
-        raise ValueError(f"device = {name!r}: this machine has only {usable}.")
-    return torch.device(name)
-
-
 def seed_of(experiment: Experiment, epoch: int) -> int:
-    """Of the epoch's random numbers. No two epochs share one: no run has a million of them."""
+    """The seed of an epoch's random numbers; all epochs differ, as no run has a million of them."""
     return 1_000_003 * experiment.seed + epoch
 
 
@@ -315,7 +303,7 @@ def batches(images: Images, experiment: Experiment, epoch: int) -> Iterator[tupl
     """The epoch's batches: x (batch_size, 1, H, W) float32, normalized, and y (batch_size,).
 
     They depend on the seed and the epoch only. So experiments that differ in their norm get the
-    same batches, and a continued run gets those it would have got.
+    same batches, and a run that is continued gets the ones it would have had.
     """
     generator = torch.Generator().manual_seed(seed_of(experiment, epoch))
     order = torch.randperm(len(images), generator=generator).to(images.y.device)
@@ -340,7 +328,7 @@ def penalty(experiment: Experiment, model: nn.Module) -> Tensor:
 
 
 def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps) -> dict:
-    """One pass over the training images; gives the epoch's running loss and accuracy."""
+    """One pass over the training images; returns the epoch's running loss and accuracy."""
     model, experiment, epoch = run.model, run.experiment, len(run.history) + 1
     torch.manual_seed(seed_of(experiment, epoch))  # for dropout
     model.train()
@@ -423,7 +411,7 @@ def fit(
 ) -> Run:
     """Trains one experiment from its seed; continues it where it has a checkpoint.
 
-    An interrupt (the notebook's stop button) ends the training after the present step and gives
+    An interrupt (the notebook's stop button) ends the training after the current step and returns
     the run so far. On the same kind of processor, the same experiment on the same data gives the
     same weights and history, bit for bit (but for ``seconds``), even if it is interrupted or killed
     in between.
@@ -505,12 +493,12 @@ def fit_together(
     """``fit`` for several experiments at the same time, each in a process with one thread.
 
     A network this small gains little from a second core, but a second network gains a lot. The
-    outcome is bit for bit that of ``fit`` on one thread. On an accelerator, one experiment is
+    result is that of ``fit`` on one thread, bit for bit. On an accelerator, one experiment is
     trained after another, in this process. A script must call this under
     ``if __name__ == "__main__":``, as the processes may import it.
 
-    An interrupt ends all of them and gives the runs so far; a second one breaks off. On an
-    accelerator, the runs not yet begun are missing then.
+    An interrupt ends all of them and returns the runs so far; a second one stops at once. On an
+    accelerator, runs that have not begun are then left out.
 
     Args:
         experiments: what to train, each a different one.
@@ -544,14 +532,14 @@ def fit_together(
 def _fit_shared(task: tuple[Experiment, Path, str | Path | None]) -> Run:
     experiment, shared, directory = task
     data = torch.load(shared, mmap=True, weights_only=False)
-    with contextlib.redirect_stdout(None):  # what there is to say, the parent says
+    with contextlib.redirect_stdout(None):  # the parent says what there is to say
         return fit(experiment, data, directory, device="cpu")
 
 
 # ------------------------------------------------------------------------------------ plotting
 
-# One colour per norm, the same in every figure of the course; distinct for the colour-blind
-# (Okabe and Ito's palette).
+# One colour per norm, the same in every figure of the course. Colour-blind readers can tell them
+# apart (Okabe and Ito's palette).
 NORM_COLORS = {
     "BN": "#0072B2",
     "LN": "#E69F00",
@@ -612,7 +600,7 @@ def magnify_high_accuracies(ax: Axes) -> None:
 
 
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Indices of the misclassified images, the one with the surest wrong answer first."""
+    """Indices of the misclassified images, the surest wrong answer first."""
     probability, predicted = logits.softmax(dim=1).max(dim=1)
     wrong = (predicted != labels).nonzero().flatten()
     return wrong[probability[wrong].argsort(descending=True)]
