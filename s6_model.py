@@ -40,9 +40,9 @@ def make_norm(norm: str | Callable[[int], nn.Module], channels: int, groups: int
     """The normalization layer for activations of shape (N, channels, H, W).
 
     LN is ``GroupNorm(1, C)``: its statistics are those of ``nn.LayerNorm([C, H, W])``, but it
-    learns one γ and one β per channel, as BN and GN do. That LayerNorm would learn one per element
-    (C·H·W of each). The GN paper (arXiv 1803.08494, section 3.1) names this case, one group, as the
-    link between GN and LN.
+    learns one γ and one β per channel, as BN and GN do. That LayerNorm would learn one of each per
+    element (C·H·W of them). The GN paper (arXiv 1803.08494, section 3.1) names this case, one
+    group, as the link between GN and LN.
 
     Args:
         norm: one of ``NORMS``, or a callable ``channels -> nn.Module``.
@@ -76,10 +76,10 @@ def make_norm(norm: str | Callable[[int], nn.Module], channels: int, groups: int
 class Net(nn.Module):
     """A CNN for small grey images: (N, 1, H, W) -> (N, 10) logits, H and W at least 16.
 
-    Most of a CNN's arithmetic usually goes into its first layers, at full resolution. So the first
-    convolution has a stride, and only few channels come before the max-pool. That convolution has
-    no padding either: MNIST's digits bring an empty margin of their own. A pixel after the last
-    block sees 36 x 36 pixels of the image, which at 28 x 28 is all of it for those in the middle.
+    Most of a CNN's arithmetic usually happens in its first layers, at full resolution. So the first
+    convolution has a stride, and there are only a few channels before the max-pool. Nor does that
+    convolution have padding: MNIST's digits already have an empty margin. After the last block, a
+    pixel sees 36 x 36 pixels of the image; for one in the middle, that is all of a 28 x 28 image.
 
     Args:
         norm: see ``make_norm``.
@@ -165,7 +165,7 @@ def l2_loss(model: nn.Module) -> Tensor:
 
 
 def _flat(parameters: list[nn.Parameter]) -> Tensor:
-    """All of them in one row: one sum over that is faster than a sum for each."""
+    """All of them in one row: a single sum is faster than a sum for each."""
     return torch.cat([p.flatten() for p in parameters])
 
 

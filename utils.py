@@ -1,8 +1,8 @@
 """Data, training and plotting for the notebooks; ``s6_model`` has the network.
 
 Three parts in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
-trains an ``Experiment`` and gives a ``Run``), **plotting** (figures from histories and arrays).
-What they run on, downloads and checkpoints and processes, has rooms of its own in ``machinery``.
+trains an ``Experiment`` and returns a ``Run``), **plotting** (figures from histories and arrays).
+What lies below, such as downloads, checkpoints and processes, is in ``machinery``.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator
 from pydantic import Field
 from scipy.stats import binomtest
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from machinery import mnist
 from machinery.checkpoint import Checkpoint
+from machinery.device import pick_device
 from machinery.parallel import side_by_side
 from machinery.progress import Steps, deferred_interrupt, steps
 from machinery.settings import settings
@@ -99,7 +101,7 @@ class Data:
         return Data(self.name, self.train.to(device), self.test.to(device), val)
 
     def fingerprint(self) -> str:
-        """Names the data, so that a checkpoint is not continued on other data."""
+        """Identifies the data, so that no checkpoint is continued on other data."""
         checksum, sizes = 0, []
         for part in (self.train, self.val, self.test):
             sizes.append(0 if part is None else len(part))
@@ -156,8 +158,8 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turns, slants, stretches and shifts each image at random, as different hands would write it.
 
     By up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. It works on the
-    whole batch at once, which is many times faster than one image at a time. The random numbers
-    come from a CPU generator on every device, so that all devices see the same images.
+    whole batch at once, which is faster than one image at a time. The random numbers come from a
+    CPU generator whatever the device, so that all devices see the same images.
 
     Args:
         x: (N, 1, H, W) float32; what comes in from outside the image is 0.
@@ -190,8 +192,8 @@ def _pixel_centres(height: int, width: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------ training
 
-# Raise it whenever the same Experiment would come out different: stored results are stale then.
-# (A test trains one for a moment and tells you.)
+# Raise it whenever the same Experiment would give another result: the stored ones are stale then.
+# (A test trains a few short runs and tells you.)
 RECIPE = 1
 
 Count = Annotated[int, Field(ge=1)]
@@ -214,7 +216,7 @@ class Experiment:
     augment: bool = True
     plain_epochs: Annotated[int, Field(ge=0)] = 2  # the last ones, which see the images as they are
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability, before the head
-    # Of the initial weights, the order of the images, augmentation and dropout.
+    # For the initial weights, the order of the images, augmentation and dropout.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def __post_init__(self):
@@ -292,21 +294,8 @@ class Diverged(RuntimeError):
         self.history = history
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or else the first of CUDA, Apple's MPS and the CPU that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["cpu"] = True
-    if name is None:
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    kind = str(name).split(":")[0]
-    if not there.get(kind):
-        usable = ", ".join(repr(k) for k, is_there in there.items() if is_there)
-        raise ValueError(f"device = {name!r}: this machine has only {usable}.")
-    return torch.device(name)
-
-
 def seed_of(experiment: Experiment, epoch: int) -> int:
-    """Of the epoch's random numbers. No two epochs share one: no run has a million of them."""
+    """The seed of an epoch's random numbers; all epochs differ, as no run has a million of them."""
     return 1_000_003 * experiment.seed + epoch
 
 
@@ -314,7 +303,7 @@ def batches(images: Images, experiment: Experiment, epoch: int) -> Iterator[tupl
     """The epoch's batches: x (batch_size, 1, H, W) float32, normalized, and y (batch_size,).
 
     They depend on the seed and the epoch only. So experiments that differ in their norm get the
-    same batches, and a continued run gets those it would have got.
+    same batches, and a run that is continued gets the ones it would have had.
     """
     generator = torch.Generator().manual_seed(seed_of(experiment, epoch))
     order = torch.randperm(len(images), generator=generator).to(images.y.device)
@@ -339,7 +328,7 @@ def penalty(experiment: Experiment, model: nn.Module) -> Tensor:
 
 
 def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps) -> dict:
-    """One pass over the training images; gives the epoch's running loss and accuracy."""
+    """One pass over the training images; returns the epoch's running loss and accuracy."""
     model, experiment, epoch = run.model, run.experiment, len(run.history) + 1
     torch.manual_seed(seed_of(experiment, epoch))  # for dropout
     model.train()
@@ -422,7 +411,7 @@ def fit(
 ) -> Run:
     """Trains one experiment from its seed; continues it where it has a checkpoint.
 
-    An interrupt (the notebook's stop button) ends the training after the present step and gives
+    An interrupt (the notebook's stop button) ends the training after the current step and returns
     the run so far. On the same kind of processor, the same experiment on the same data gives the
     same weights and history, bit for bit (but for ``seconds``), even if it is interrupted or killed
     in between.
@@ -504,12 +493,12 @@ def fit_together(
     """``fit`` for several experiments at the same time, each in a process with one thread.
 
     A network this small gains little from a second core, but a second network gains a lot. The
-    outcome is bit for bit that of ``fit`` on one thread. On an accelerator, one experiment is
+    result is that of ``fit`` on one thread, bit for bit. On an accelerator, one experiment is
     trained after another, in this process. A script must call this under
     ``if __name__ == "__main__":``, as the processes may import it.
 
-    An interrupt ends all of them and gives the runs so far; a second one breaks off. On an
-    accelerator, the runs not yet begun are missing then.
+    An interrupt ends all of them and returns the runs so far; a second one stops at once. On an
+    accelerator, runs that have not begun are then left out.
 
     Args:
         experiments: what to train, each a different one.
@@ -543,14 +532,14 @@ def fit_together(
 def _fit_shared(task: tuple[Experiment, Path, str | Path | None]) -> Run:
     experiment, shared, directory = task
     data = torch.load(shared, mmap=True, weights_only=False)
-    with contextlib.redirect_stdout(None):  # what there is to say, the parent says
+    with contextlib.redirect_stdout(None):  # the parent says what there is to say
         return fit(experiment, data, directory, device="cpu")
 
 
 # ------------------------------------------------------------------------------------ plotting
 
-# One colour per norm, the same in every figure of the course; distinct for the colour-blind
-# (Okabe and Ito's palette).
+# One colour per norm, the same in every figure of the course. Colour-blind readers can tell them
+# apart (Okabe and Ito's palette).
 NORM_COLORS = {
     "BN": "#0072B2",
     "LN": "#E69F00",
@@ -579,29 +568,39 @@ def plot_curve(histories: Sequence[History], column: str, ax: Axes | None = None
     return ax
 
 
-def plot_curves(histories: Sequence[History], zoom: bool = True) -> Figure:
+def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
     """Train and test accuracy and loss of several histories together.
 
-    Args:
-        zoom: show the range of the second half of the epochs, and cut off what lies outside.
+    The axes are logarithmic, in the share of mistakes and in the loss: halving either is one step
+    up or down. So the first epochs can be read as well as the last ones.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey="row", layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.6), sharey="row", layout="constrained")
     for row, quantity in zip(axes, ("accuracy", "loss"), strict=True):
         for ax, part in zip(row, ("train", "test"), strict=True):
             plot_curve(histories, f"{part}_{quantity}", ax)
-    if zoom and all(len(h) > 3 for h in histories):
-        late = [epoch for h in histories for epoch in h.epochs[len(h) // 2 :]]
-        lowest = min(min(e["train_accuracy"], e["test_accuracy"]) for e in late)
-        losses = [e[f"{part}_loss"] for e in late for part in ("train", "test")]
-        axes[0, 0].set_ylim(100 * lowest - 0.1, 100.05)
-        if highest := max(filter(math.isfinite, losses), default=0):
-            axes[1, 0].set_ylim(0, 1.05 * highest)
-    axes[0, 0].legend()
+    magnify_high_accuracies(axes[0, 0])
+    axes[1, 0].set_yscale("log")
+    axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1, 0].yaxis.set_major_formatter("{x:g}")
+    axes[1, 0].yaxis.set_minor_formatter("")
+    axes[0, 1].legend(loc="lower right")
+    figure.suptitle(title)
     return figure
 
 
+def magnify_high_accuracies(ax: Axes) -> None:
+    """Makes an axis of accuracies in % logarithmic in the mistakes; 100% still has a place."""
+
+    def steps_up(accuracy):
+        return -np.log10(np.maximum(100.1 - accuracy, 1e-3))
+
+    ax.set_yscale("function", functions=(steps_up, lambda steps: 100.1 - 10.0**-steps))
+    ax.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
+    ax.yaxis.set_major_formatter("{x:g}")
+
+
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Indices of the misclassified images, the one with the surest wrong answer first."""
+    """Indices of the misclassified images, the surest wrong answer first."""
     probability, predicted = logits.softmax(dim=1).max(dim=1)
     wrong = (predicted != labels).nonzero().flatten()
     return wrong[probability[wrong].argsort(descending=True)]
@@ -628,30 +627,37 @@ def plot_digits(
     indices = indices.cpu()
     probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
     rows = max(1, -(-len(indices) // columns))
-    size = (1.05 * columns, 1.4 * rows + 0.4)
+    size = (1.4 * columns, 1.65 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, indices.tolist(), strict=False):
         ax.imshow(images.x[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
         true, guess = int(images.y[i]), int(predicted[i])
-        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=7)
+        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=10)
     if not len(indices):
         axes.flat[0].text(0, 0.5, "none")
     figure.suptitle(title)
     return figure
 
 
-def plot_confusion(logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None) -> Axes:
-    """How often each digit (row) was taken for each other (column), without the right ones."""
+def plot_confusion(
+    logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None, vmax: int = 10
+) -> Axes:
+    """How often each digit (row) was taken for each other (column), without the right ones.
+
+    Args:
+        vmax: the count of the darkest red; the same in figures that are to be compared.
+    """
     ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
     counts = confusion_matrix(labels.cpu(), logits.argmax(dim=1).cpu(), labels=list(range(10)))
     np.fill_diagonal(counts, 0)  # thousands there would hide the few beside it
-    ConfusionMatrixDisplay(counts).plot(ax=ax, cmap="Reds", colorbar=False)
+    shown = ConfusionMatrixDisplay(counts)
+    # No red is so dark that black could not be read on it.
+    shown.plot(ax=ax, cmap="Reds", colorbar=False, im_kw={"vmin": 0, "vmax": 1.6 * vmax})
     for text in ax.texts:
-        if text.get_text() == "0":
-            text.set_text("")
-    ax.set_title(title)
+        text.set(color="black", text="" if text.get_text() == "0" else text.get_text())
+    ax.set(title=title, xlabel="taken for", ylabel="true digit")
     return ax
 
 
@@ -667,13 +673,14 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
     n, c, hw = 5, 6, 5
     if groups < 1 or c % groups:
         raise ValueError(f"The figure draws {c} channels; {groups} groups do not divide them.")
+    share = {1: "all", 2: "half", 3: "a third"}.get(groups, f"1/{groups}")
     captions = {
-        "BN": "a channel, over N, H, W",
-        "LN": "an image, over C, H, W",
-        "IN": "an image's channel, over H, W",
-        "GN": f"an image's C/{groups} channels, over these, H, W",
+        "BN": "one channel\nof all images",
+        "LN": "all channels\nof one image",
+        "IN": "one channel\nof one image",
+        "GN": f"{share} of the channels\nof one image",
     }
-    figure = plt.figure(figsize=(12, 3.6))
+    figure = plt.figure(figsize=(12, 3.9))
     for i, (norm, axes) in enumerate(AXES.items(), start=1):
         together = np.zeros((n, groups, c // groups, hw), dtype=bool)  # H and W are drawn as one
         # The first set of each: all indices along its axes, 0 along the others.
@@ -681,14 +688,15 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
         colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
         ax = figure.add_subplot(1, 4, i, projection="3d")
         ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)
-        ax.set_title(f"{norm}\n{captions[norm]}", fontsize=10)
-        ax.set_xlabel("N", labelpad=-14)
-        ax.set_ylabel("C", labelpad=-14)
-        ax.set_zlabel("H, W", labelpad=-14)
+        ax.set_title(f"{norm}\n{captions[norm]}", fontsize=11, y=0.98)
+        ax.set_xlabel("images N", labelpad=-12)
+        ax.set_ylabel("channels C", labelpad=-12)
+        ax.set_zlabel("pixels H, W", labelpad=-12)
         ax.set(xticks=[], yticks=[], zticks=[])
         ax.set_box_aspect((n, c, hw))
         ax.view_init(elev=22, azim=-128)
-    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.02, top=0.84, wspace=0.05)
+    figure.suptitle("Coloured: the numbers that share one mean and one variance")
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.03, top=0.78, wspace=0.1)
     return figure
 
 

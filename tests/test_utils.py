@@ -436,18 +436,22 @@ def test_curves_of_runs_of_unequal_length(histories):
     utils.plot_curves([shorter, histories[1], empty])
 
 
-def test_the_view_of_curves_is_the_second_halfs():
+def test_curves_hide_no_epoch_and_a_step_up_halves_the_mistakes():
     rows = [
         {"epoch": i + 1, "train_accuracy": a, "test_accuracy": a - 0.02}
         | {"train_loss": 1 - a, "test_loss": 1.1 - a}
         for i, a in enumerate((0.5, 0.99, 0.9, 0.95))
     ]
-    histories = [utils.History(Experiment(), rows)]
-    accuracy, _, loss, _ = utils.plot_curves(histories).axes
-    assert accuracy.get_ylim() == pytest.approx((88 - 0.1, 100.05))
-    assert loss.get_ylim() == pytest.approx((0, 0.2 * 1.05))
-    accuracy, *_ = utils.plot_curves(histories, zoom=False).axes
-    assert accuracy.get_ylim()[0] < 48
+    figure = utils.plot_curves([utils.History(Experiment(), rows)], "title")
+    assert figure.get_suptitle() == "title"
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert all(low <= v <= high for v in ax.lines[0].get_ydata())
+    accuracy, _, loss, _ = figure.axes
+    for ax, (worst, better, best) in ((accuracy, (92, 96, 98)), (loss, (0.8, 0.4, 0.2))):
+        heights = [ax.transData.transform((1, v))[1] for v in (worst, better, best)]
+        first, second = np.diff(heights)
+        assert first == pytest.approx(second, rel=0.06) and abs(first) > 1
 
 
 def test_the_gallery_shows_true_and_predicted(digits):
@@ -466,6 +470,9 @@ def test_confusion_counts_the_errors():
     ax = utils.plot_confusion(logits_of([0, 0, 9, 4]), labels)
     counts = ax.images[0].get_array()
     assert counts[4, 9] == counts[9, 4] == 1 and counts.sum() == 2
+    assert sorted(t.get_text() for t in ax.texts if t.get_text()) == ["1", "1"]
+    more = utils.plot_confusion(logits_of([9] * 30), torch.tensor([4] * 30))
+    assert ax.images[0].get_clim() == more.images[0].get_clim()  # one scale for all
 
 
 def test_the_cubes_show_what_each_norm_averages_over(monkeypatch):

@@ -283,6 +283,16 @@ def test_pictures_show_the_numbers():
     assert image.data.startswith(b"\x89PNG") and len(image.data) < 30_000
 
 
+def test_pictures_colour_numbers_by_sign_and_fade_what_is_not_marked():
+    grid = np.full((4, 4, 2, 2), 2.0)
+    grid[0] = -2.0
+    for tile, value in zip(plot_grid(grid, limit=3).patches, grid.flatten(), strict=False):
+        red, _, blue, _ = tile.get_facecolor()
+        assert red > blue + 0.2 if value > 0 else blue > red + 0.2
+    faded = plot_grid(grid, limit=3, marked=grid > 0).patches[:16]  # image 1
+    assert {tile.get_facecolor() for tile in faded} == {(1, 1, 1, 1)}
+
+
 def test_norms_have_their_colours_and_channels_have_others():
     from utils import NORM_COLORS
     from workbook.grid import HEAD_TINT

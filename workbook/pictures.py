@@ -7,6 +7,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image
+from matplotlib import colors
 from matplotlib.patches import Rectangle
 
 from machinery.files import small_png
@@ -14,14 +15,17 @@ from workbook.grid import CELL_TINT, HEAD_TINT, INK, NEUTRAL
 from workbook.inputs import UNDEFINED
 from workbook.reference import NORMS
 
+# Blue below 0, white, red above, as far as dark ink can still be read on it.
+VALUES = colors.ListedColormap(plt.get_cmap("RdBu_r")(np.linspace(0.22, 0.78, 255)), "values")
+FADED = "#9AA3AB"
 
-def _tile(ax, left, top, width, height, fill, text="", bold=False, **box) -> None:
+
+def _tile(ax, left, top, width, height, fill, text="", ink=f"#{INK}", **box) -> None:
     """One coloured cell with a text in its middle; the axis points down, as in a sheet."""
     style = {"edgecolor": "white", "linewidth": 0.8} | box
     ax.add_patch(Rectangle((left, top), width, height, facecolor=fill, **style))
-    ink, weight = ("#B3261E", "bold") if bold else (f"#{INK}", "normal")
     middle = (left + width / 2, top + height / 2)
-    ax.text(*middle, text, ha="center", va="center", fontsize=8, color=ink, fontweight=weight)
+    ax.text(*middle, text, ha="center", va="center", fontsize=8, color=ink)
 
 
 def _text(value: float, digits: int) -> str:
@@ -41,21 +45,29 @@ def _outlines(ax, norm: str, groups: int, left=0.0, span=2) -> None:
                   edgecolor=f"#{NORMS[norm].color}", linestyle=dash)  # fmt: skip
 
 
-def plot_grid(array, norm: str = "", groups: int = 2, title: str = "", ax=None, marked=None):
+def plot_grid(
+    array, norm: str = "", groups: int = 2, title: str = "", ax=None, marked=None, limit=None
+):
     """4 images x 4 channels x 2 x 2 pixels as on the sheet, with the lines of "bn", "ln" or "gn".
 
     Args:
         array: (4, 4, 2, 2) numbers.
-        marked: (4, 4, 2, 2) booleans; these numbers are bold and red.
+        marked: (4, 4, 2, 2) booleans; these numbers are bold and the others faded.
         ax: matplotlib axes to draw on, or None for new ones. They are returned.
+        limit: colour the numbers from -limit (blue) to limit (red), and not by their channel.
     """
     ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
     numbers = np.asarray(array, np.float64)
+    stands_out = np.ones(numbers.shape, bool) if marked is None else np.asarray(marked)
     whole = np.array_equal(numbers, np.round(numbers))
     for n, c, i, j in np.ndindex(4, 4, 2, 2):
-        value, bold = numbers[n, c, i, j], marked is not None and bool(marked[n][c][i][j])
-        text = _text(value, 0 if whole else 2)
-        _tile(ax, 2 * c + j, 2 * n + i, 1, 1, f"#{CELL_TINT[c]}", text, bold)
+        value, clear = numbers[n, c, i, j], stands_out[n, c, i, j]
+        fill, ink = f"#{CELL_TINT[c]}", f"#{INK}" if clear else FADED
+        if limit and not math.isnan(value):
+            fill = VALUES(0.5 + 0.5 * value / limit) if clear else "white"
+        _tile(ax, 2 * c + j, 2 * n + i, 1, 1, fill, _text(value, 0 if whole else 2), ink)
+        if marked is not None and clear:
+            ax.texts[-1].set_fontweight("bold")
     for k in range(4):
         _tile(ax, 2 * k, -0.9, 2, 0.8, f"#{HEAD_TINT[k]}", f"channel {k + 1}")
         ax.text(-0.2, 2 * k + 1, f"image {k + 1}", ha="right", va="center", fontsize=8)
