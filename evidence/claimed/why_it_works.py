@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from evidence.claim import Claim, Family, Line, judge
-from evidence.grids import GRIDS, EvidenceError
 from evidence.results import RESULTS, load_results
 from evidence.sentences import interval
 from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED, all_of
@@ -39,32 +38,35 @@ LAYER_NORM = Family("layer norm", NOTEBOOK, layer_norm_accuracies)
 
 def faster(text: str, norm: str, what: str) -> list[Claim]:
     return [
-        Claim(text, FASTER, "faster", f"none, {n}{what}", f"{norm}, {n}{what}", n) for n in NETWORKS
+        Claim(text, FASTER, "faster", f"none, {n}{what}", f"{norm}, {n}{what}", where=n)
+        for n in NETWORKS
     ]
 
 
 def larger(text: str, *arms: tuple[str, str]) -> list[Claim]:
     return [
-        Claim(text, LARGER_RATES, "largest_rate", f"{norm}, {n}", f"none, {n}", f"{norm}, {n}")
+        Claim(
+            text, LARGER_RATES, "largest_rate", f"{norm}, {n}", f"none, {n}", where=f"{norm}, {n}"
+        )
         for norm, n in arms
     ]
 
 
 def tamer(text: str, *places: str) -> list[Claim]:
-    return [Claim(text, GRADIENTS, "gradients", f"none, {p}", f"BN, {p}", p) for p in places]
+    return [Claim(text, GRADIENTS, "gradients", f"none, {p}", f"BN, {p}", where=p) for p in places]
 
 
 def deeper(text: str, norms: Iterable[str], kind: str) -> list[Claim]:
     places = [(norm, f"{kind}, depth {depth}") for norm in norms for depth in (20, 40)]
     return [
-        Claim(text, VERY_DEEP, "very_deep", f"{n}, {p}", f"none, {p}", f"{n}, {p}")
+        Claim(text, VERY_DEEP, "very_deep", f"{n}, {p}", f"none, {p}", where=f"{n}, {p}")
         for n, p in places
     ]
 
 
 def smoother(text: str, norm: str) -> list[Claim]:
     return [
-        Claim(text, SMOOTH, "smoothness", f"none: {probe}", f"{norm}: {probe}", probe)
+        Claim(text, SMOOTH, "smoothness", f"none: {probe}", f"{norm}: {probe}", where=probe)
         for probe in PROBES.values()
     ]
 
@@ -116,19 +118,6 @@ def theorem(folder: Path = RESULTS) -> Line:
     )
 
 
-def measured(family: Family, folder: Path = RESULTS) -> bool:
-    """Whether two whole seeds are stored of each of its grids: fewer give no verdict."""
-    for grid in {claim.grid for claim in CLAIMS if claim.family == family}:
-        try:
-            rows = load_results(grid, folder)
-        except EvidenceError:
-            return False
-        whole = rows["seed"].value_counts() == len(GRIDS[grid].settings)
-        if whole.sum() < 2:
-            return False
-    return True
-
-
 def found(family: Family, folder: Path = RESULTS) -> pd.DataFrame:
     """``contrasts`` of a section, by claim and by what the part of it is about."""
     claims = [claim for claim in CLAIMS if claim.family == family]
@@ -155,13 +144,11 @@ def line_of(text: str, parts: pd.DataFrame, ratio: bool) -> Line:
 
 
 def lines(folder: Path = RESULTS) -> list[Line]:
-    """Of the sections that are ``measured``."""
+    """Section by section."""
     rows = []
     for family in dict.fromkeys(claim.family for claim in CLAIMS):
         if family == LAYER_NORM:
             rows.append(theorem(folder))
-        if not measured(family, folder):
-            continue
         judged = found(family, folder)
         for text in judged.index.unique("claim"):
             rows.append(line_of(text, judged.loc[text], family.ratio))
