@@ -67,6 +67,10 @@ class Exercise:
     def _shown(self) -> dict:
         return {}
 
+    def _spoils(self, mistake: Mistake, what: str) -> bool:
+        pairs = zip(self.shown(mistake).seen, self.expected, strict=False)
+        return any(not same(seen.get(what), wanted[what]) for seen, wanted in pairs)
+
     def shown(self, *mistakes: Mistake) -> "Watched":
         """What an answer with these mistakes shows; run once."""
         if mistakes not in self._shown:
@@ -82,9 +86,13 @@ class Exercise:
             changes |= mistake.change
         return self.recipe(**changes)
 
-    def pairs(self) -> Iterator[tuple[Mistake, Mistake]]:
-        """Two mistakes at once, which replace different steps."""
-        both = itertools.combinations(self.mistakes, 2)
+    def pairs(self, what: str = "") -> Iterator[tuple[Mistake, Mistake]]:
+        """Two mistakes at once, which replace different steps; both make ``what`` wrong, if given.
+
+        Where only one of two did that, it would have been found by itself.
+        """
+        apart = [m for m in self.mistakes if not what or self._spoils(m, what)]
+        both = itertools.combinations(apart, 2)
         return ((a, b) for a, b in both if not a.change.keys() & b.change.keys())
 
 
@@ -220,7 +228,7 @@ def diagnose(exercise: Exercise, watched: Watched, what: str) -> tuple[Mistake, 
     labels = _labels(exercise.expected)
     upto = labels[: labels.index(what) + 1]
     singles = [(mistake,) for mistake in exercise.mistakes]
-    for choice in (singles, exercise.pairs()):
+    for choice in (singles, exercise.pairs(what)):
         fits = {}
         for mistakes in choice:
             theirs = exercise.shown(*mistakes)

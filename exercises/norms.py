@@ -244,7 +244,7 @@ def ghost_cases() -> list[dict]:
     cases[0]["x"] = cases[0]["x"].repeat(2, 1, 1, 1) + torch.tensor([0.0, 1, 3, 8]).view(4, 1, 1, 1)
     cases[0]["size"] = 2
     cases[3]["x"] = torch.cat([cases[3]["x"], 2 * cases[3]["x"].flip(0) + 1])
-    cases.append(cases[3] | {"size": 4})
+    cases.append(cases[3] | {"size": 6})
     return [{key: case[key] for key in order} for case in cases]
 
 
