@@ -169,7 +169,7 @@ GN_MISTAKES = (
 # ------------------------------------------------------------------- gradients with hooks
 
 
-class Small(nn.Module):
+class SmallNet(nn.Module):
     """Three layers, one inside a block; the names are those of ``named_modules``."""
 
     def __init__(self, channels: int = 2):
@@ -182,8 +182,8 @@ class Small(nn.Module):
         return self.head(self.block(self.conv(x)))
 
 
-def small_model(seed: int, channels: int = 2) -> Small:
-    model, draw = Small(channels), Draw(seed)
+def small_model(seed: int, channels: int = 2) -> SmallNet:
+    model, draw = SmallNet(channels), Draw(seed)
     for parameter in model.parameters():
         parameter.data.copy_(draw.normal(*parameter.shape, mean=0.2, std=0.5))
     return model.double()
@@ -243,6 +243,7 @@ def hooks_cases() -> list[dict]:
 
 
 def hooks_show(answer, model, x, y):
+    x.requires_grad_()  # or torch warns that the first layer's hook sees no gradient of its input
     found = finished(answer(model, x, y))
     if not isinstance(found, dict):
         raise Unfit("return a dict from a layer's name to a number.")
@@ -259,13 +260,6 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if not list(m.children())}
 
 
-def weight_gradients(model, x, y):
-    F.cross_entropy(model(x), y).backward()
-    found = {name: layer.weight.grad.norm() for name, layer in layers(model).items()}
-    model.zero_grad()
-    return found
-
-
 HOOK_MISTAKES = (
     Mistake(
         "layers without parameters hooked too",
@@ -280,7 +274,7 @@ HOOK_MISTAKES = (
     Mistake(
         "the gradient of the layer's input",
         "A full backward hook gets (layer, grad_input, grad_output): take the last.",
-        {"watched": lambda layer, inputs, outputs: outputs[0] if inputs[0] is None else inputs[0]},
+        {"watched": lambda layer, inputs, outputs: inputs[0]},
     ),
     Mistake(
         "the squared norm",

@@ -87,6 +87,38 @@ class Exercise:
         return self.recipe(**changes)
 
     def pairs(self, what: str = "") -> Iterator[tuple[Mistake, Mistake]]:
+        """Two mistakes at once, which replace different steps.
+
+        Only those that make ``what`` wrong by themselves, if it is given: both first, then either.
+        """
+        both = itertools.combinations(self.mistakes, 2)
+        apart = [(a, b) for a, b in both if not a.change.keys() & b.change.keys()]
+        if not what:
+            return iter(apart)
+        spoils = {m: self._spoils(m, what) for m in self.mistakes}
+        some = [pair for pair in apart if spoils[pair[0]] or spoils[pair[1]]]
+        return iter(sorted(some, key=lambda pair: -spoils[pair[0]] - spoils[pair[1]]))
+
+    def _spoils(self, mistake: Mistake, what: str) -> bool:
+        pairs = zip(self.shown(mistake).seen, self.expected, strict=False)
+        return any(not same(seen.get(what), wanted[what]) for seen, wanted in pairs)
+
+    def shown(self, *mistakes: Mistake) -> "Watched":
+        """What an answer with these mistakes shows; run once."""
+        if mistakes not in self._shown:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are not the learner's
+                self._shown[mistakes] = watch(self, self.flawed(*mistakes))
+        return self._shown[mistakes]
+
+    def flawed(self, *mistakes: Mistake) -> object:
+        """An answer with these mistakes."""
+        changes = {}
+        for mistake in mistakes:
+            changes |= mistake.change
+        return self.recipe(**changes)
+
+    def pairs(self, what: str = "") -> Iterator[tuple[Mistake, Mistake]]:
         """Two mistakes at once, which replace different steps; both make ``what`` wrong, if given.
 
         Where only one of two did that, it would have been found by itself.
@@ -192,6 +224,7 @@ def judge(exercise: Exercise, answer, seconds: float = SECONDS) -> Verdict:
     with in_float64():
         if answer is None or answer is Ellipsis:
             return _not_yet(exercise, Watched([{}]))
+        assert exercise.expected  # now: what torch imports at first use is not the learner's time
         watched = Watched([{}])
         try:
             watched = guard.within(seconds, lambda: watch(exercise, answer))
@@ -228,15 +261,14 @@ def diagnose(exercise: Exercise, watched: Watched, what: str) -> tuple[Mistake, 
     labels = _labels(exercise.expected)
     upto = labels[: labels.index(what) + 1]
     singles = [(mistake,) for mistake in exercise.mistakes]
-    for choice in (singles, exercise.pairs(what)):
-        fits = {}
-        for mistakes in choice:
-            theirs = exercise.shown(*mistakes)
-            if theirs.error is None and _agreeing(watched, theirs, upto) == 1:
-                fits[mistakes] = _agreeing(watched, theirs, labels)
-        if fits:
-            return max(fits, key=fits.get)
-    return ()
+    fits = {}
+    for mistakes in itertools.chain(singles, exercise.pairs(what)):
+        if fits and len(mistakes) > len(next(iter(fits))):
+            break  # one explains it
+        theirs = exercise.shown(*mistakes)
+        if theirs.error is None and _agreeing(watched, theirs, upto) == 1:
+            fits[mistakes] = _agreeing(watched, theirs, labels)
+    return max(fits, key=fits.get, default=())
 
 
 def _agreeing(a: Watched, b: Watched, labels: list[str]) -> float:
@@ -267,8 +299,9 @@ def _wrong(exercise: Exercise, watched: Watched, what: str, k: int) -> Verdict:
     labels = _labels(exercise.expected)
     before = labels[: labels.index(what)]
     known = f"{_listed(before)} right, but " if before else ""
+    said = f"{known}{what} {_pattern(watched.seen[k][what], exercise.expected[k][what])}."
     text = f"✗ {exercise.name}: not right yet, and none of the mistakes known here. "
-    text += f"{known}{what} {_pattern(watched.seen[k][what], exercise.expected[k][what])}."
+    text += said[0].upper() + said[1:]
     return Verdict(WRONG, f"{text}\n{example}")
 
 

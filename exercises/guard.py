@@ -2,6 +2,7 @@
 
 import ctypes
 import linecache
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,8 @@ def within(seconds: float, function: Callable[[], object]) -> object:
     thread.start()
     try:
         thread.join(seconds)
+        while _importing(thread):  # a module half imported would stay broken
+            thread.join(0.5)
     finally:  # also where the notebook's stop button was pressed meanwhile
         stop(thread)
     if not outcome:
@@ -39,6 +42,13 @@ def within(seconds: float, function: Callable[[], object]) -> object:
     if error is not None:
         raise error
     return result
+
+
+def _importing(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 def stop(thread: threading.Thread, tries: int = 20) -> None:
