@@ -7,10 +7,10 @@ a diagnosis is itself a computation.
     from exercises import check
     check("batch_norm", MyBatchNorm)
 
-``checker`` compares and diagnoses, ``guard`` runs the learner's code, ``learner`` is what a learner calls; it remembers what
-is right. The exercises are in ``norms``, ``batch_norm``, ``backward``, ``penalties``, ``measuring``
-and ``workbook_cell``, their texts in ``lessons/``, from which ``python -m exercises.build`` writes
-the notebooks with stubs and those with solutions.
+``exercise`` says what an exercise is, ``checker`` compares and diagnoses, ``guard`` runs the
+learner's code, ``learner`` has what they call and remembers what is right. The other modules have
+the exercises, by topic; ``catalogue`` lists them by lesson. Their texts are in ``lessons/``, from
+which ``python -m exercises.build`` writes the notebooks with stubs and those with solutions.
 """
 
 from exercises.learner import check, check_uncounted, progress

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from exercises.checker import Unfit, finished, parts
+from exercises.exercise import Unfit, finished, parts
 
 
 class Draw:

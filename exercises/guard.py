@@ -3,12 +3,14 @@
 import ctypes
 import linecache
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 OURS = str(Path(__file__).resolve().parent)
+STDLIB = sysconfig.get_paths()["stdlib"]
 
 
 class Stopped(BaseException):
@@ -72,4 +74,4 @@ def where(error: BaseException) -> str:
 
 
 def _library(filename: str) -> bool:
-    return "site-packages" in filename or filename in (threading.__file__, "<string>")
+    return "site-packages" in filename or filename.startswith((STDLIB, "<frozen", "<string>"))

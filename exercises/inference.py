@@ -1,144 +1,14 @@
-"""After training: evaluating, folding batch norm away, precise statistics."""
+"""After training: folding batch norm away, precise statistics."""
 
 import copy
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from exercises.backward import small_model
 from exercises.cases import SHAPES, Draw, returned
-from exercises.checker import Exercise, Mistake, Unfit, finished
-
-# ------------------------------------------------------------------------------ evaluation
-
-
-def mean_of_all(values: list[float], sizes: list[int]) -> float:
-    return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
-
-
-def mean_of_batches(values: list[float], sizes: list[int]) -> float:
-    return sum(values) / len(values)
-
-
-def evaluate_recipe(
-    prepare: Callable = lambda model: model.eval(),
-    quiet: Callable = torch.no_grad,
-    mean: Callable = mean_of_all,
-    scale: float = 1.0,
-    afterwards: Callable = lambda model, before: model.train(before),
-):
-    def evaluate(model, batches):
-        before, losses, hits, sizes = model.training, [], [], []
-        prepare(model)
-        with quiet():
-            for x, y in batches:
-                logits = model(x)
-                losses.append(F.cross_entropy(logits, y).item())
-                hits.append((logits.argmax(1) == y).double().mean().item())
-                sizes.append(len(y))
-        afterwards(model, before)
-        return mean(losses, sizes), scale * mean(hits, sizes)
-
-    return evaluate
-
-
-def evaluate_oracle(model, batches):
-    """All images as one batch, which evaluation allows."""
-    copied = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        logits = copied(torch.cat([x for x, _ in batches]))
-        with_hooks(model, batches)
-    y = torch.cat([y for _, y in batches])
-    return F.cross_entropy(logits, y), (logits.argmax(1) == y).double().mean()
-
-
-def with_hooks(model, batches) -> None:
-    """One pass for those who watch the model itself."""
-    before = model.training
-    model.eval()(batches[0][0])
-    model.train(before)
-
-
-def evaluate_shows(answer, model, batches, training):
-    model.train(training)
-    graded = []
-    model.register_forward_pre_hook(lambda *_: graded.append(torch.is_grad_enabled()))
-    loss, accuracy = pair(answer(model, batches), "loss", "accuracy")
-    yield "the loss", loss
-    yield "the accuracy", accuracy
-    bn = model.block[0]
-    yield "the running mean afterwards", bn.running_mean
-    yield "whether gradients are recorded", "yes" if any(graded) else "no"
-    yield "the mode afterwards", "training" if model.training else "evaluation"
-
-
-def pair(value, *names: str):
-    if not isinstance(finished(value), tuple | list) or len(value) != len(names):
-        raise Unfit(f"return {len(names)} values, {' and '.join(names)}.")
-    return value
-
-
-def evaluate_cases() -> list[dict]:
-    sizes = ((4, 1), (3, 3, 2))
-    return [
-        {"model": small_model(k),
-         "batches": [(Draw(9 + n + k).normal(n, 1, 4, 4), (torch.arange(n) + k) % 3) for n in ns],
-         "training": not k}
-        for k, ns in enumerate(sizes)
-    ]  # fmt: skip
-
-
-class Recorded:
-    """No no_grad at all."""
-
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *_):
-        return None
-
-
-EVALUATE_MISTAKES = (
-    Mistake(
-        "eval() forgotten",
-        "Batch norm is still in training: an image's logits depend on its batch-mates.",
-        {"prepare": lambda model: model.train()},
-    ),
-    Mistake(
-        "a mean over the batches",
-        "The last batch is smaller, so weight each batch by its number of images.",
-        {"mean": mean_of_batches},
-    ),
-    Mistake(
-        "sums for means",
-        "Divide by the number of images in the end.",
-        {"mean": lambda v, n: sum(a * b for a, b in zip(v, n, strict=True))},
-    ),
-    Mistake(
-        "the last batch alone",
-        "Each batch counts: add them up inside the loop, and return after it.",
-        {"mean": lambda values, sizes: values[-1]},
-    ),
-    Mistake("an accuracy in percent", "It was to lie between 0 and 1.", {"scale": 100.0}),
-    Mistake(
-        "gradients recorded",
-        "Nothing is to be trained here: no_grad() saves time and memory.",
-        {"quiet": Recorded},
-    ),
-    Mistake(
-        "a mode that is not restored",
-        "The model was in training before: it would go on training in evaluation mode.",
-        {"afterwards": lambda model, before: None},
-    ),
-    Mistake(
-        "a model that always trains afterwards",
-        "Restore the mode that you found: train(before).",
-        {"afterwards": lambda model, before: model.train()},
-    ),
-)
+from exercises.exercise import Exercise, Mistake, Unfit, finished
 
 # --------------------------------------------------------------------------------- folding
 
@@ -343,8 +213,6 @@ def precise_cases() -> list[dict]:
 
 
 EXERCISES = (
-    Exercise("evaluate", evaluate_oracle, evaluate_recipe, EVALUATE_MISTAKES, evaluate_cases,
-             evaluate_shows),
     Exercise("fold_bn", fuse_conv_bn_eval, fold_recipe, FOLD_MISTAKES, fold_cases, fold_shows),
     Exercise("precise_statistics", precise_oracle, precise_recipe, PRECISE_MISTAKES, precise_cases,
              returned("the mean", "the variance")),

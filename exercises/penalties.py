@@ -1,4 +1,4 @@
-"""Penalties on the weights, and training steps with them."""
+"""Penalties on the weights, and what they do to a step."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import s6_model
-from exercises.backward import small_model
 from exercises.cases import Draw, gradient, returned
-from exercises.checker import Exercise, Mistake, finished
+from exercises.exercise import Exercise, Mistake, finished
+from exercises.hooks import small_model
 
 # ------------------------------------------------------------------------- the penalties
 
@@ -106,128 +106,7 @@ L2_MISTAKES = (
     NO_GRADIENT,
 )
 
-# ------------------------------------------------------------------------- training steps
-
-
-def penalty(model, l1, l2):
-    return l1 * s6_model.l1_loss(model) + l2 * s6_model.l2_loss(model)
-
-
-def step_recipe(
-    pull: Callable = penalty,
-    clear: Callable = lambda optimizer: optimizer.zero_grad(),
-    move: Callable = lambda optimizer: optimizer.step(),
-    reported: Callable = lambda loss, whole: loss.item(),
-    prepare: Callable = lambda model: model.train(),
-):
-    def train_step(model, optimizer, x, y, l1, l2):
-        prepare(model)
-        clear(optimizer)
-        loss = F.cross_entropy(model(x), y)
-        whole = loss + pull(model, l1, l2)
-        whole.backward()
-        move(optimizer)
-        return reported(loss, whole)
-
-    return train_step
-
-
-def step_oracle(model, optimizer, x, y, l1, l2):
-    """By the gradients themselves, with L2 as the optimizer's own weight decay."""
-    model.train()
-    weighted = [p for p in model.parameters() if p.ndim >= 2]
-    loss = F.cross_entropy(model(x), y)
-    optimizer.zero_grad()
-    for p, g in zip(model.parameters(), torch.autograd.grad(loss, model.parameters()), strict=True):
-        is_weight = any(p is w for w in weighted)
-        p.grad = g + is_weight * (l1 * p.detach().sign() + l2 * p.detach())
-    optimizer.step()
-    return loss.item()
-
-
-def steps_show(answer, model, x, y, l1, l2):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    first = finished(answer(model, optimizer, x, y, l1, l2))
-    yield "the loss of the first step", first
-    yield "the weights after it", flat(weights(model))
-    yield "γ, β and the biases after it", flat([p for p in model.parameters() if p.ndim < 2])
-    answer(model, optimizer, x.flip(0), y, l1, l2)
-    yield "the weights after two steps", flat(weights(model))
-    alive = isinstance(first, Tensor) and first.requires_grad
-    yield "whether the loss keeps its graph", "yes" if alive else "no"
-
-
-def flat(parameters: list[Tensor]) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in parameters])
-
-
-def step_cases() -> list[dict]:
-    return [
-        {"model": small_model(k).eval(), "x": Draw(k).normal(n, 1, 4, 4), "y": torch.arange(n) % 3,
-         "l1": 0.3, "l2": 0.5}
-        for k, n in enumerate((2, 5))
-    ]  # fmt: skip
-
-
-def everywhere(model, l1, l2):
-    return sum(l1 * p.abs().sum() + l2 * 0.5 * p.square().sum() for p in model.parameters())
-
-
-STEP_MISTAKES = (
-    Mistake(
-        "a step that was never taken",
-        "After backward() the optimizer still has to step().",
-        {"move": lambda optimizer: None},
-    ),
-    Mistake(
-        "a step in evaluation mode",
-        "Call model.train() first: batch norm is to use this batch's statistics.",
-        {"prepare": lambda model: model.eval()},
-    ),
-    Mistake(
-        "the penalty in the loss that is reported",
-        "Return the data loss alone: otherwise losses cannot be compared across λ.",
-        {"reported": lambda loss, whole: whole.item()},
-    ),
-    Mistake(
-        "the penalty left out of the step",
-        "backward() has to start from the data loss plus both penalties.",
-        {"pull": lambda model, l1, l2: 0.0},
-    ),
-    Mistake(
-        "L1 alone",
-        "The L2 penalty, l2 times ½Σw², is missing.",
-        {"pull": lambda model, l1, l2: l1 * s6_model.l1_loss(model)},
-    ),
-    Mistake(
-        "L2 alone",
-        "The L1 penalty, l1 times Σ|w|, is missing.",
-        {"pull": lambda model, l1, l2: l2 * s6_model.l2_loss(model)},
-    ),
-    Mistake("λ1 and λ2 swapped", "`l1` goes with Σ|w| and `l2` with ½Σw².",
-            {"pull": lambda model, l1, l2: penalty(model, l2, l1)}),
-    Mistake(
-        "½ missing in L2",
-        "The penalty is l2 times ½Σw².",
-        {"pull": lambda model, l1, l2: penalty(model, l1, 2 * l2)},
-    ),
-    Mistake(
-        "a penalty on the biases and on γ and β too",
-        "The weights are what it should have been; but those of one dimension were to be left "
-        "alone.",
-        {"pull": everywhere},
-    ),
-    Mistake(
-        "gradients that add up from step to step",
-        "backward() adds to what is there: zero_grad() before it.",
-        {"clear": lambda optimizer: None},
-    ),
-    Mistake(
-        "a loss that keeps its graph",
-        "Whoever collects such losses fills the memory: return a number, by item().",
-        {"reported": lambda loss, whole: loss},
-    ),
-)  # fmt: skip
+# -------------------------------------------------------------------------- proximal steps
 
 
 def prox_recipe(
@@ -355,7 +234,6 @@ RATE_MISTAKES = (
 EXERCISES = (
     Exercise("l1_loss", s6_model.l1_loss, l1_recipe, L1_MISTAKES, models, loss_shows),
     Exercise("l2_loss", s6_model.l2_loss, l2_recipe, L2_MISTAKES, models, loss_shows),
-    Exercise("train_step", step_oracle, step_recipe, STEP_MISTAKES, step_cases, steps_show),
     Exercise("prox_l1", lambda w, grad, lr, l1: F.softshrink(w - lr * grad, lr * l1), prox_recipe,
              PROX_MISTAKES, prox_cases, returned("the new weights")),
     Exercise("effective_rate", rate_oracle, rate_recipe, RATE_MISTAKES, rate_cases,
