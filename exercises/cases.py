@@ -1,4 +1,4 @@
-"""Inputs to try answers on, drawn at random from a seed, and how functions and layers are called."""
+"""Inputs to try answers on, drawn from a seed, and how functions and layers are called."""
 
 from collections.abc import Iterator
 

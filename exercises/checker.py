@@ -148,7 +148,7 @@ def _pattern(found, wanted) -> str:
     if found.shape != wanted.shape:
         return f"has shape {tuple(found.shape)}, not {tuple(wanted.shape)} (sizes of 1 left out)"
     if not found.isfinite().all():
-        return "has values that are no numbers: is something divided by 0?"
+        return "has values that are no numbers, as from a division by 0"
     if not same(wanted, torch.zeros_like(wanted)):
         factor = (found * wanted).sum() / wanted.square().sum()
         if same(found, factor * wanted):
@@ -185,6 +185,8 @@ def _described(name: str, value) -> str:
     if isinstance(value, Tensor):
         few = value.numel() <= 6
         return f"{name} = {_list(value)}" if few else f"{name} of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"{name} of shape {value.shape}"
     if isinstance(value, list) and value and isinstance(value[0], Tensor):
         return f"{name} of shapes {', '.join(str(tuple(v.shape)) for v in value)}"
     if isinstance(value, torch.nn.Module):

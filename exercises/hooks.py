@@ -78,7 +78,8 @@ def hooks_oracle(model, x, y):
 def hooks_cases() -> list[dict]:
     shapes = ((2, 1, 4, 4), (5, 1, 4, 4))
     return [
-        {"model": small_model(k, 2 + k), "x": Draw(k).normal(*shape), "y": torch.arange(shape[0]) % 3}
+        {"model": small_model(k, 2 + k), "x": Draw(k).normal(*shape),
+         "y": torch.arange(shape[0]) % 3}
         for k, shape in enumerate(shapes)
     ]  # fmt: skip
 

@@ -97,7 +97,8 @@ def computed(formula: str, pixels: np.ndarray):
     expression = translated(formula)
     scope = FUNCTIONS | {"cells": lambda area: cells(area, pixels), "__builtins__": {}}
     try:
-        value = eval(expression, scope)  # only what `translated` lets through
+        with np.errstate(all="ignore"):
+            value = eval(expression, scope)  # only what `translated` lets through
         return float(np.squeeze(value))
     except ZeroDivisionError as error:
         raise Unfit("the formula divides by 0.") from error
