@@ -74,4 +74,5 @@ def where(error: BaseException) -> str:
 
 
 def _library(filename: str) -> bool:
-    return "site-packages" in filename or filename.startswith((STDLIB, "<frozen", "<string>"))
+    installed = "site-packages" in filename or "dist-packages" in filename
+    return installed or filename.startswith((STDLIB, "<frozen", "<string>"))
