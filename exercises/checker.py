@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from exercises import guard
-from exercises.exercise import Exercise, Mistake, NotYet, Unfit, Watched, same, watch
+from exercises.exercise import Exercise, Mistake, NotYet, Unfit, Watched, copied, plain, same, watch
 
 SECONDS = 10  # for a learner's code, which takes some milliseconds
 RIGHT, MISTAKE, WRONG = "right", "known mistake", "wrong"
@@ -91,12 +91,28 @@ def diagnose(exercise: Exercise, watched: Watched, what: str) -> tuple[Mistake, 
     singles = [(mistake,) for mistake in exercise.mistakes]
     fits = {}
     for mistakes in itertools.chain(singles, exercise.pairs(what)):
-        if fits and len(mistakes) > len(next(iter(fits))):
-            break  # one explains it
+        if len(mistakes) == 2:
+            if fits and len(next(iter(fits))) == 1:
+                break  # one explains it
+            if not _begins_alike(exercise, exercise.flawed(*mistakes), watched.seen[-1], what):
+                continue  # most are seen to differ at once
         theirs = exercise.shown(*mistakes)
         if theirs.error is None and _agreeing(watched, theirs, upto) == 1:
             fits[mistakes] = _agreeing(watched, theirs, labels)
     return max(fits, key=fits.get, default=())
+
+
+def _begins_alike(exercise: Exercise, answer, seen: dict, what: str) -> bool:
+    """Whether an answer shows what was seen in the last case, up to ``what``."""
+    try:
+        for label, value in exercise.observe(answer, **copied(exercise.inputs[-1])):
+            if not same(plain(value), seen.get(label)):
+                return False
+            if label == what:
+                break
+    except Exception:  # whatever two mistakes lead to; the learner's answer did not raise
+        return False
+    return True
 
 
 def _agreeing(a: Watched, b: Watched, labels: list[str]) -> float:
@@ -145,10 +161,13 @@ def _pattern(found, wanted) -> str:
     """How a wrong value differs: by its kind, its shape, a factor, a difference, or somehow."""
     if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
         return "differs"
-    if found.shape != wanted.shape:
-        return f"has shape {tuple(found.shape)}, not {tuple(wanted.shape)} (sizes of 1 left out)"
+    if not _fits(found, wanted):
+        return f"has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
+    found = found.reshape(wanted.shape)
     if not found.isfinite().all():
         return "has values that are no numbers, as from a division by 0"
+    if wanted.numel() == 1:
+        return "differs"
     if not same(wanted, torch.zeros_like(wanted)):
         factor = (found * wanted).sum() / wanted.square().sum()
         if same(found, factor * wanted):
@@ -157,14 +176,18 @@ def _pattern(found, wanted) -> str:
     return f"is off by {shift:+.3f} everywhere" if same(found, wanted + shift) else "differs"
 
 
+def _fits(found: Tensor, wanted: Tensor) -> bool:
+    return found.squeeze().shape == wanted.squeeze().shape
+
+
 def _example(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
     found, wanted = watched.seen[k][what], exercise.expected[k][what]
     given = described(exercise.inputs[k])
     if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
         return f"For {given}, {what}: expected {_short(wanted)}, found {_short(found)}."
-    if found.shape != wanted.shape:
-        return f"For {given}, {what}: expected shape {tuple(wanted.shape)}, found {_short(found)}."
-    gap = (found - wanted).abs().nan_to_num(torch.inf, torch.inf)
+    if not _fits(found, wanted):
+        return f"For {given}, {what}: expected {_short(wanted)}, found {_short(found)}."
+    gap = (found.reshape(wanted.shape) - wanted).abs().nan_to_num(torch.inf, torch.inf)
     i = int(gap.argmax())
     place = [int(d) for d in np.unravel_index(i, wanted.shape)]
     at = f" at {place}" if place else ""

@@ -123,7 +123,7 @@ def watch(exercise: Exercise, answer) -> Watched:
     for case in exercise.inputs:
         watched.seen.append({})
         try:
-            for what, value in exercise.observe(answer, **_copied(case)):
+            for what, value in exercise.observe(answer, **copied(case)):
                 watched.seen[-1][what] = plain(value)
         except (Exception, SystemExit) as error:
             watched.error = NotYet() if isinstance(error, NotImplementedError) else error
@@ -134,25 +134,26 @@ def watch(exercise: Exercise, answer) -> Watched:
     return watched
 
 
-def _copied(case: dict) -> dict:
+def copied(case: dict) -> dict:
     """A learner's code may write into its inputs."""
     return {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in case.items()}
 
 
 def plain(value):
-    """A number or tensor as a float64 tensor without dimensions of size 1; a text as it is."""
+    """A number or tensor as a float64 tensor; a text as it is."""
     if isinstance(finished(value), str):
         return value
     if isinstance(value, tuple | list) and not len(value):
         return "nothing"
     try:
-        return torch.as_tensor(value).detach().double().squeeze().clone()
+        return torch.as_tensor(value).detach().double().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise Unfit(f"there is a {type(value).__name__} where numbers are due.") from error
 
 
 def same(a, b) -> bool:
-    """Equal but for rounding, in float32 too."""
+    """Equal but for rounding, in float32 too, and for dimensions of size 1."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return isinstance(a, str) and a == b
+    a, b = a.squeeze(), b.squeeze()
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -125,13 +125,24 @@ def test_a_slightly_wrong_answer_is_refused(name):
 
 
 def test_it_says_by_what_factor_and_gives_the_smallest_example():
-    right = EXERCISES["l1_loss"].recipe()
-    text = judge(EXERCISES["prox_l1"], lambda *v: 3 * EXERCISES["prox_l1"].recipe()(*v)).text
-    assert "3.000 times what it should be" in text and "w = [" in text
-    off = judge(EXERCISES["l1_loss"], lambda model: right(model) + 2).text
-    assert "off by +2.000" in off
-    shape = judge(EXERCISES["layer_norm"], lambda x, *_: x.mean((2, 3))).text
-    assert "shape" in shape
+    prox = EXERCISES["prox_l1"].recipe()
+    assert "3.000 times what it should be" in (
+        text := judge(EXERCISES["prox_l1"], lambda *v: 3 * prox(*v)).text
+    )
+    assert "w = [" in text
+    assert "off by +2.000" in judge(EXERCISES["prox_l1"], lambda *v: prox(*v) + 2).text
+    norm = EXERCISES["layer_norm"].recipe()
+    assert (
+        "shape (2, 1), not (2, 1, 1, 2)"
+        in judge(EXERCISES["layer_norm"], lambda x, *_: x.mean((2, 3))).text
+    )
+    assert (
+        "the output at [1, 0, 0, 1]"
+        in judge(
+            EXERCISES["layer_norm"],
+            lambda *v: norm(*v) + (norm(*v) == norm(*v).detach()[-1, -1, -1, -1]),
+        ).text
+    )
 
 
 # ---------------------------------------------------------------------- two mistakes at once
