@@ -1,6 +1,7 @@
 """Writes the exercises' notebooks, with stubs and filled in, both from the texts in ``lessons/``.
 
-    python -m exercises.build            # notebooks/exercises and notebooks/solutions, executed
+    python -m exercises.build                         # notebooks/exercises and notebooks/solutions
+    python -m exercises.build solutions/Session6_1    # only those whose path has this in it
 
 A text has a first block of code, which imports, and a section for each exercise: what to do, the
 solution, three hints. A stub is the solution without what follows the docstrings.
@@ -8,6 +9,7 @@ solution, three hints. A stub is the solution without what follows the docstring
 
 import argparse
 import ast
+import itertools
 import os
 import re
 import tempfile
@@ -156,13 +158,15 @@ def path_of(lesson: str, kind: str) -> Path:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", default="", help="build only paths with this in them")
+    part = parser.parse_args().part
     assert [t.name for lesson in LESSONS for t in read(lesson).tasks] == list(EXERCISES)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[FILE] = str(Path(folder) / "progress.json")
-        for lesson in LESSONS:
-            for kind in KINDS:
-                path = path_of(lesson, kind)
+        for lesson, kind in itertools.product(LESSONS, KINDS):
+            path = path_of(lesson, kind)
+            if part in path.as_posix():
                 path.parent.mkdir(exist_ok=True)
                 run_notebook.write(path, nbformat.writes(notebook(read(lesson), kind)))
                 run_notebook.write(path, nbformat.writes(run_notebook.execute(path)))

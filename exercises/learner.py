@@ -1,7 +1,9 @@
 """What a learner calls, and which exercises are right so far, kept in a small file of their own."""
 
+import itertools
 import json
 import os
+import textwrap
 from pathlib import Path
 
 from filelock import FileLock
@@ -48,10 +50,18 @@ def _judged(name: str, answer) -> checker.Verdict:
     return checker.judge(EXERCISES[name], answer)
 
 
+def shown(text: str) -> str:
+    """The text in lines that fit into a notebook."""
+    lines = [textwrap.wrap(line.lstrip(), 96, subsequent_indent="  ", break_long_words=False,
+                           initial_indent=" " * (len(line) - len(line.lstrip())))
+             for line in text.splitlines()]  # fmt: skip
+    return "\n".join(itertools.chain(*lines))
+
+
 def check(name: str, answer) -> None:
     """Says whether the answer to an exercise is right, and otherwise what is wrong with it."""
     verdict = _judged(name, answer)
-    print(verdict.text)
+    print(shown(verdict.text))
     try:
         record(name, verdict.kind)
     except OSError as error:
@@ -60,7 +70,7 @@ def check(name: str, answer) -> None:
 
 def check_uncounted(name: str, answer) -> None:
     """As `check`, for solutions: to read one is not to find it."""
-    print(_judged(name, answer).text)
+    print(shown(_judged(name, answer).text))
 
 
 def progress() -> None:
