@@ -27,6 +27,7 @@ lab: $(READY)
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
 	$(BIN)/python -m tools.run_notebook notebooks/*.ipynb --in-place
+	$(BIN)/python -m exercises.build
 
 $(READY): requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv

@@ -18,6 +18,11 @@ from tools import run_notebook
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
+# Built from texts, and short: what they say and how they are built is in test_exercises.
+EXERCISES = {
+    f"{path.parent.name}/{path.stem}": nbformat.read(path, as_version=4)
+    for path in sorted((ROOT / "notebooks").glob("*/*.ipynb"))
+}
 
 
 def code(notebook):
@@ -29,21 +34,34 @@ def notebook(request):
     return NOTEBOOKS[request.param]
 
 
+@pytest.fixture(params=NOTEBOOKS | EXERCISES)
+def any_notebook(request):
+    return (NOTEBOOKS | EXERCISES)[request.param]
+
+
 def test_there_are_notebooks():
     assert "Session6_1" in NOTEBOOKS
 
 
+def test_every_lesson_has_exercises_and_solutions():
+    assert len(EXERCISES) == 12
+    assert {f"{kind}/{name}" for name in NOTEBOOKS for kind in ("exercises", "solutions")} <= set(
+        EXERCISES
+    )
+
+
 def test_every_notebook_begins_with_the_same_set_up_cell():
-    assert len({code(notebook)[0].source for notebook in NOTEBOOKS.values()}) == 1
+    both = [*NOTEBOOKS.values(), *EXERCISES.values()]
+    assert len({code(notebook)[0].source for notebook in both}) == 1
 
 
-def test_is_committed_executed_from_top_to_bottom(notebook):
-    counts = [cell.execution_count for cell in code(notebook)]
+def test_is_committed_executed_from_top_to_bottom(any_notebook):
+    counts = [cell.execution_count for cell in code(any_notebook)]
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_has_no_debris_in_its_outputs(notebook):
-    outputs = [output for cell in code(notebook) for output in cell.outputs]
+def test_has_no_debris_in_its_outputs(any_notebook):
+    outputs = [output for cell in code(any_notebook) for output in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     text = json.dumps([{**o, "data": {**o.get("data", {}), "image/png": ""}} for o in outputs])
     assert not re.search(r"(?<![\w.])/(root|home|work|tmp|Users)/", text)

@@ -1,0 +1,18 @@
+"""Exercises that know what went wrong.
+
+A learner's answer is run on small inputs and compared with PyTorch's. Where they differ, it is
+compared with the known mistakes, each of which is an implementation that is run on the same inputs:
+a diagnosis is itself a computation.
+
+    from exercises import check
+    check("batch_norm", MyBatchNorm)
+
+``exercise`` says what an exercise is, ``checker`` compares and diagnoses, ``guard`` runs the
+learner's code, ``learner`` has what they call and remembers what is right. The other modules have
+the exercises, by topic; ``catalogue`` lists them by lesson. Their texts are in ``lessons/``, from
+which ``python -m exercises.build`` writes the notebooks with stubs and those with solutions.
+"""
+
+from exercises.learner import check, check_uncounted, progress
+
+__all__ = ["check", "check_uncounted", "progress"]

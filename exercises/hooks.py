@@ -1,0 +1,150 @@
+"""Gradients watched with hooks, in a small model that other exercises use too."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from exercises.cases import Draw
+from exercises.exercise import Exercise, Mistake, Unfit, finished
+
+
+class SmallNet(nn.Module):
+    """Three layers, one inside a block; the names are those of ``named_modules``."""
+
+    def __init__(self, channels: int = 2):
+        super().__init__()
+        self.conv = nn.Conv2d(1, channels, 3)
+        self.block = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(channels * 4, 3)
+
+    def forward(self, x):
+        return self.head(self.block(self.conv(x)))
+
+
+def small_model(seed: int, channels: int = 2) -> SmallNet:
+    model, draw = SmallNet(channels), Draw(seed)
+    for parameter in model.parameters():
+        parameter.data.copy_(draw.normal(*parameter.shape, mean=0.2, std=0.5))
+    return model.double()
+
+
+def layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers with weights."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if any(True for _ in layer.parameters(recurse=False))
+    }
+
+
+def hooks_recipe(
+    measure: Callable = lambda g: g.norm(),
+    watched: Callable = lambda layer, inputs, outputs: outputs[0],
+    which: Callable = layers,
+    cleans: bool = True,
+    clears: Callable = lambda model: model.zero_grad(),
+):
+    def gradient_norms(model, x, y):
+        found, hooks = {}, []
+        for name, layer in which(model).items():
+            hooks.append(layer.register_full_backward_hook(
+                lambda layer, inputs, outputs, name=name: found.update(
+                    {name: measure(watched(layer, inputs, outputs))})))  # fmt: skip
+        F.cross_entropy(model(x), y).backward()
+        for hook in hooks if cleans else ():
+            hook.remove()
+        clears(model)
+        return found
+
+    return gradient_norms
+
+
+def hooks_oracle(model, x, y):
+    """Without hooks for gradients: the layers' outputs, and torch.autograd.grad."""
+    outputs = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out, name=name: outputs.update({name: out}))
+        for name, layer in layers(model).items()
+    ]
+    loss = F.cross_entropy(model(x), y)
+    for hook in hooks:
+        hook.remove()
+    gradients = torch.autograd.grad(loss, list(outputs.values()))
+    return {name: g.norm() for name, g in zip(outputs, gradients, strict=True)}
+
+
+def hooks_cases() -> list[dict]:
+    shapes = ((2, 1, 4, 4), (5, 1, 4, 4))
+    return [
+        {"model": small_model(k, 2 + k), "x": Draw(k).normal(*shape),
+         "y": torch.arange(shape[0]) % 3}
+        for k, shape in enumerate(shapes)
+    ]  # fmt: skip
+
+
+def hooks_show(answer, model, x, y):
+    x.requires_grad_()  # or torch warns that the first layer's hook sees no gradient of its input
+    found = finished(answer(model, x, y))
+    if not isinstance(found, dict):
+        raise Unfit("return a dict from a layer's name to a number.")
+    yield "the names", ", ".join(sorted(map(str, found))) or "nothing"
+    for name in layers(model):
+        if name in found:
+            yield f"the norm for {name}", found[name]
+    yield "hooks left on the model", str(sum(len(m._backward_hooks) for m in model.modules()))
+    left = [p.grad is not None and bool(p.grad.any()) for p in model.parameters()]
+    yield "gradients left on the parameters", str(any(left))
+
+
+def leaves(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if not list(m.children())}
+
+
+HOOK_MISTAKES = (
+    Mistake(
+        "layers without parameters hooked too",
+        "ReLU and Flatten are not asked for: only layers that have parameters of their own.",
+        {"which": leaves},
+    ),
+    Mistake(
+        "only the layers at the top hooked",
+        "named_children() stops at a block; named_modules() goes into it.",
+        {"which": lambda m: {k: v for k, v in m.named_children() if not list(v.children())}},
+    ),
+    Mistake(
+        "the gradient of the layer's input",
+        "A full backward hook gets (layer, grad_input, grad_output): take the last.",
+        {"watched": lambda layer, inputs, outputs: inputs[0]},
+    ),
+    Mistake(
+        "the squared norm",
+        "The norm is the root of the sum of squares.",
+        {"measure": lambda g: g.square().sum()},
+    ),
+    Mistake(
+        "the sum of the absolute values",
+        "The norm is the root of the sum of squares.",
+        {"measure": lambda g: g.abs().sum()},
+    ),
+    Mistake(
+        "a mean over the elements",
+        "The norm is the root of the *sum* of squares.",
+        {"measure": lambda g: g.square().mean().sqrt()},
+    ),
+    Mistake(
+        "hooks that stay on the model",
+        "Keep what register_… returns, and remove() it; or each call would add one more.",
+        {"cleans": False},
+    ),
+    Mistake(
+        "gradients left on the parameters",
+        "The next training step would add them to its own: zero_grad() when done.",
+        {"clears": lambda model: None},
+    ),
+)
+
+EXERCISES = (
+    Exercise("gradient_norms", hooks_oracle, hooks_recipe, HOOK_MISTAKES, hooks_cases, hooks_show),
+)

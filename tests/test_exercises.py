@@ -1,0 +1,358 @@
+"""The exercises: every known mistake is named, every right answer passes, nothing else does."""
+
+import contextlib
+import io
+import random
+import time
+
+import nbformat
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exercises import build, checker, guard, learner, table
+from exercises.catalogue import EXERCISES, LESSONS
+from exercises.checker import MISTAKE, NOT_YET, RAISED, RIGHT, STOPPED, WRONG, judge
+from exercises.exercise import plain, watch
+from exercises.more_styles import STYLES
+from exercises.workbook_cell import BROKEN, my_copy
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:.*to a scalar")
+each = pytest.mark.parametrize("name", EXERCISES)
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv(learner.FILE, str(tmp_path / "progress.json"))
+
+
+@pytest.fixture(scope="module")
+def solutions():
+    return {name: answer for lesson in LESSONS for name, answer in table.solutions(lesson).items()}
+
+
+# ------------------------------------------------------------------------------- verdicts
+
+
+@each
+def test_every_known_mistake_is_named(name):
+    exercise = EXERCISES[name]
+    for mistake in exercise.mistakes:
+        verdict = judge(exercise, exercise.flawed(mistake))
+        assert (verdict.mistake, verdict.kind in (MISTAKE, RAISED)) == (mistake.name, True)
+        assert mistake.advice in verdict.text
+
+
+@each
+def test_right_answers_of_any_style_pass(name, solutions):
+    exercise = EXERCISES[name]
+    for answer in (solutions[name], exercise.recipe(), *STYLES[name]):
+        verdict = judge(exercise, answer)
+        assert verdict.kind == RIGHT, verdict.text
+
+
+def test_there_are_enough_of_each():
+    assert len(EXERCISES) == 25 and STYLES.keys() == EXERCISES.keys()
+    assert all(len(e.mistakes) >= 5 for e in EXERCISES.values())
+    assert len(EXERCISES["bn_forward"].mistakes) >= 8 <= len(EXERCISES["batch_norm"].mistakes)
+    assert all(len(styles) >= 2 for styles in STYLES.values())  # with the solution and the recipe
+
+
+def corrupted(value, rng: random.Random):
+    """One number of many, somewhere, made a little wrong."""
+    if isinstance(value, str):
+        return value + "?"
+    value = plain(value)
+    if not value.numel():
+        return value
+    flat = value.flatten().clone()
+    i = rng.randrange(len(flat))
+    flat[i] += rng.choice((-1, 1)) * max(0.003 * abs(flat[i].item()), 0.003)
+    return flat.view(value.shape)
+
+
+@each
+def test_what_is_wrong_anywhere_is_refused(name):
+    """What was seen of a right answer, with one number in one place changed."""
+    exercise, rng = EXERCISES[name], random.Random(name)
+    with checker.in_float64():
+        right = watch(exercise, exercise.recipe())
+        assert checker.first_wrong(exercise, right) is None
+        for _ in range(10):
+            k = rng.randrange(len(right.seen))
+            what = rng.choice(list(right.seen[k]))
+            before = right.seen[k][what]
+            right.seen[k][what] = corrupted(before, rng)
+            assert checker.first_wrong(exercise, right) == (what, k)
+            right.seen[k][what] = before
+
+
+@each
+def test_a_slightly_wrong_answer_is_refused(name):
+    exercise = EXERCISES[name]
+
+    def off(value):
+        if isinstance(value, Tensor):
+            return value * 1.01 + 0.01
+        if isinstance(value, dict):
+            return {key: off(v) for key, v in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(off, value))
+        return value * 1.01 if isinstance(value, float) else f"{value}?"
+
+    if name == "workbook_cell":
+        answer = "=VARP(P8:Q15)*1.01"
+    elif name == "batch_norm":
+
+        class Wrong(exercise.recipe()):
+            def forward(self, x):
+                return off(super().forward(x))
+
+        answer = Wrong
+    elif name == "fold_bn":
+
+        def answer(conv, bn):
+            folded = exercise.recipe()(conv, bn)
+            folded.bias.data = off(folded.bias.data)
+            return folded
+    else:
+
+        def answer(*given):
+            return off(exercise.recipe()(*given))
+
+    with checker.in_float64():
+        assert checker.first_wrong(exercise, watch(exercise, answer)) is not None
+    if name in ("bn_forward", "prox_l1", "verdict"):  # to say so takes all pairs of mistakes
+        verdict = judge(exercise, answer)
+        assert verdict.kind in (WRONG, MISTAKE) and "expected" in verdict.text
+
+
+def test_it_says_by_what_factor_and_gives_the_smallest_example():
+    prox = EXERCISES["prox_l1"].recipe()
+    assert "3.000 times what it should be" in (
+        text := judge(EXERCISES["prox_l1"], lambda *v: 3 * prox(*v)).text
+    )
+    assert "w = [" in text
+    assert "off by +2.000" in judge(EXERCISES["prox_l1"], lambda *v: prox(*v) + 2).text
+    norm = EXERCISES["layer_norm"].recipe()
+    assert (
+        "shape (2, 1), not (2, 1, 1, 2)"
+        in judge(EXERCISES["layer_norm"], lambda x, *_: x.mean((2, 3))).text
+    )
+    assert (
+        "the output at [1, 0, 0, 1]"
+        in judge(
+            EXERCISES["layer_norm"],
+            lambda *v: norm(*v) + (norm(*v) == norm(*v).detach()[-1, -1, -1, -1]),
+        ).text
+    )
+
+
+# ---------------------------------------------------------------------- two mistakes at once
+
+
+PAIRS = [
+    ("batch_norm", "the unbiased variance used to normalize", "the biased variance stored"),
+    ("batch_norm", "the momentum reversed", "the mode ignored"),
+    ("bn_forward", "ε outside the root", "γ and β swapped"),
+    ("group_norm", "groups of every G-th channel", "the unbiased variance used to normalize"),
+    ("bn_backward", "the way through μ left out", "means for sums in dγ and dβ"),
+    ("train_step", "the penalty in the loss that is reported", "½ missing in L2"),
+    ("l2_loss", "a penalty on the biases and on γ and β too", "½ missing"),
+    ("evaluate", "a mean over the batches", "an accuracy in percent"),
+]
+
+
+@pytest.mark.parametrize("name, first, second", PAIRS)
+def test_of_two_mistakes_one_is_named_and_then_the_other(name, first, second):
+    exercise = EXERCISES[name]
+    known = {mistake.name: mistake for mistake in exercise.mistakes}
+    a, b = known[first], known[second]
+    verdict = judge(exercise, exercise.flawed(a, b))
+    assert verdict.mistake == first
+    assert judge(exercise, exercise.flawed(b)).mistake == second  # when the first is mended
+
+
+@each
+def test_two_mistakes_drawn_at_random_are_never_right(name):
+    exercise = EXERCISES[name]
+    pairs = list(exercise.pairs())
+    for a, b in random.Random(0).sample(pairs, 1):
+        verdict = judge(exercise, exercise.flawed(a, b))
+        assert verdict.kind in (MISTAKE, RAISED)
+        assert verdict.mistake in (a.name, b.name)
+
+
+# -------------------------------------------------------- unfinished, failing, never ending
+
+
+@each
+def test_stubs_are_met_kindly(name, tmp_path):
+    ((lesson, task),) = [
+        (lesson, task)
+        for lesson in LESSONS
+        for task in build.read(lesson).tasks
+        if task.name == name
+    ]
+    scope = {"check": lambda _, answer: scope.update(answer=answer), "my_copy": None}
+    exec(build.read(lesson).imports, scope)
+    scope["check"] = lambda _, answer: scope.update(answer=answer)
+    code = build.stub(task.solution).replace("repair.xlsx", str(tmp_path / "repair.xlsx"))
+    exec(code + task.check, scope)
+    verdict = judge(EXERCISES[name], scope["answer"])
+    assert verdict.kind == NOT_YET and "not yet" in verdict.text
+    assert "✗" not in verdict.text
+
+
+def not_implemented(*_):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ..., not_implemented])
+def test_other_unfinished_answers_too(answer):
+    for name in ("bn_forward", "bn_backward", "evaluate", "index_sets"):
+        assert judge(EXERCISES[name], answer).kind == NOT_YET
+
+
+def test_what_is_done_is_said_of_a_part():
+    def means(x, groups):
+        return EXERCISES["index_sets"].recipe()(x, groups) | {"IN": ...}
+
+    text = judge(EXERCISES["index_sets"], means).text
+    assert "not yet" in text and "BN's means and LN's means are right" in text
+
+
+def test_an_error_is_shown_with_its_line_and_what_was_tried():
+    def failing(x, gamma, beta, eps):
+        return x.mean(nonsense=gamma)  # the line to be shown
+
+    verdict = judge(EXERCISES["bn_forward"], failing)
+    assert verdict.kind == RAISED
+    assert "TypeError" in verdict.text and "x.mean(nonsense=gamma)" in verdict.text
+    assert "eps = 0.5" in verdict.text
+
+
+def test_an_error_that_a_known_mistake_makes_is_explained():
+    def broadcast(x, gamma, beta, eps):
+        var, mu = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        return gamma * ((x - mu) / (var + eps).sqrt()) + beta
+
+    verdict = judge(EXERCISES["bn_forward"], broadcast)
+    assert verdict.kind == RAISED and "give them the shape (C, 1, 1)" in verdict.text
+
+
+def test_answers_of_the_wrong_kind_get_a_sentence():
+    assert "the class itself" in judge(EXERCISES["batch_norm"], nn.BatchNorm2d(3)).text
+    assert "return 3 values" in judge(EXERCISES["bn_backward"], lambda *_: torch.ones(2)).text
+    assert "dict" in judge(EXERCISES["index_sets"], lambda *_: [1]).text
+    assert "SystemExit" in judge(EXERCISES["holm"], lambda p: exit(3)).text
+
+
+def forever(*_):
+    while True:
+        pass
+
+
+def stubborn(*_):
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(0.01)
+
+
+def asleep(*_):
+    time.sleep(90)  # in C code, where nothing can be raised: it is left behind
+
+
+@pytest.mark.parametrize("answer", [forever, stubborn, asleep])
+def test_loops_are_stopped(answer):
+    start = time.monotonic()
+    verdict = judge(EXERCISES["verdict"], answer, seconds=0.3)
+    assert verdict.kind == STOPPED and "stopped after 0.3 seconds" in verdict.text
+    assert time.monotonic() - start < 60
+    assert judge(EXERCISES["verdict"], EXERCISES["verdict"].recipe()).kind == RIGHT
+
+
+def test_the_line_of_a_loop_is_shown():
+    text = judge(EXERCISES["verdict"], forever, seconds=0.3).text
+    assert "`pass`" in text or "`while True:`" in text
+
+
+def test_what_is_quick_enough_comes_back_with_its_errors():
+    assert guard.within(5, lambda: 3) == 3
+    with pytest.raises(KeyError):
+        guard.within(5, lambda: {}["missing"])
+
+
+def test_the_surroundings_stay_as_they_were():
+    torch.manual_seed(3)
+    before = torch.get_default_dtype(), torch.get_rng_state()
+    judge(EXERCISES["batch_norm"], nn.BatchNorm2d)
+    assert torch.get_default_dtype() == before[0] and torch.equal(torch.get_rng_state(), before[1])
+
+
+# ------------------------------------------------------------------------------- workbook
+
+
+def test_a_copy_to_mend_is_written_once_and_kept(tmp_path):
+    path, exercise = tmp_path / "repair.xlsx", EXERCISES["workbook_cell"]
+    assert judge(exercise, my_copy(path, ...)).kind == NOT_YET
+    assert judge(exercise, my_copy(path, "=VARP(P8:Q15)")).kind == RIGHT
+    assert judge(exercise, my_copy(path)).kind == RIGHT
+    assert judge(exercise, my_copy(path, BROKEN)).kind == NOT_YET
+    path.write_text("no workbook")
+    assert "cannot be read" in judge(exercise, path).text
+    assert "no file" in judge(exercise, tmp_path / "missing.xlsx").text
+
+
+@pytest.mark.parametrize("formula", ["=FOO(P8)", "=2+(", "=A1", '=IF("a",Charts!A1,2)'])
+def test_formulas_that_it_cannot_compute_get_a_sentence(formula):
+    assert judge(EXERCISES["workbook_cell"], formula).kind == WRONG
+
+
+# ------------------------------------------------------------------- progress and notebooks
+
+
+def test_progress_is_kept_taken_back_and_survives_damage(capsys):
+    right = EXERCISES["verdict"].recipe()
+    learner.check("verdict", right)
+    learner.check("verdict", None)  # "not yet" takes nothing back
+    learner.progress()
+    assert "1 of 25 right" in capsys.readouterr().out
+    learner.check_uncounted("prox_l1", EXERCISES["prox_l1"].recipe())
+    learner.check("verdict", lambda low, high: "supported")
+    learner.progress()
+    assert "0 of 25 right" in capsys.readouterr().out
+    learner.place().write_text("[broken")
+    learner.check("verdict", right)
+    assert learner.solved() == {"verdict"}
+    with pytest.raises(ValueError, match="There is no exercise 'nonsense'"):
+        learner.check("nonsense", None)
+
+
+def sources(notebook):
+    return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("kind", build.KINDS)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_committed_notebooks_are_what_is_built_and_say_what_they_say(
+    lesson, kind, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    committed = nbformat.read(build.path_of(lesson, kind), as_version=4)
+    assert sources(committed) == sources(build.notebook(build.read(lesson), kind))
+    scope = {}
+    cells = [cell for cell in committed.cells if cell.cell_type == "code"]
+    for cell in cells[1:]:  # after the set-up
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(cell.source, scope)
+        assert said.getvalue() == "".join(o.text for o in cell.outputs)
+    texts = ["".join(o.text for o in cell.outputs) for cell in cells]
+    marks = [line[0] for text in texts for line in text.splitlines() if line[0] != " "]
+    count = len(LESSONS[lesson])
+    assert marks == (["✓"] * count if kind == "solutions" else ["…"] * count + ["0"])
+
+
+def test_the_table_counts_what_was_tried(solutions):
+    found = table.outcomes(EXERCISES["prox_l1"], solutions["prox_l1"])
+    assert found == {"mistakes": (7, 7), "styles": (4, 4)}
