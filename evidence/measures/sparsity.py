@@ -1,0 +1,101 @@
+"""L1 by subgradient and by its proximal step: which of them makes weights zero?
+
+Plain SGD, so that both minimize the same sum of data loss and λ·Σ|w| (with Adam, which rescales
+each weight's gradient, the same λ would mean another pull in either). A step by the subgradient
+adds λ·sign(w) to the gradient. The proximal step takes the data loss's gradient alone, and then
+moves every weight towards 0 by η·λ, and not past it: the soft threshold, which is the exact
+minimizer of ½(u − w)² + ηλ|u| over u (proximal gradient, or ISTA).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evidence.measures.sgd import part
+from evidence.measures.short import ShortExperiment, supply, weights
+from machinery.settings import settings as checked
+from s6_model import Net, l1_loss, penalized
+from utils import Data, evaluate
+
+IMAGES = 10_000
+PRUNED = (0.5, 0.7, 0.9)  # parts of the weights
+
+
+@checked
+class SparseExperiment(ShortExperiment):
+    """``lr`` is SGD's, at the start; it falls to 0 on a straight line."""
+
+    norm: str = "GN"
+    lr: float = 0.3  # GN's best of 0.1, 0.3 and 1 in a pilot
+    proximal: bool = False
+
+
+def settings() -> dict[str, SparseExperiment]:
+    """No penalty, and λ1 = 1e-3 in both ways."""
+    return {
+        "no penalty": SparseExperiment(),
+        "subgradient": SparseExperiment(l1=1e-3),
+        "proximal": SparseExperiment(l1=1e-3, proximal=True),
+    }
+
+
+def soft_threshold(w: Tensor, by: float) -> Tensor:
+    """argmin over u of ½(u − w)² + by·|u|: each weight nearer to 0 by ``by``, and not past it."""
+    return w.sign() * (w.abs() - by).clamp(min=0)
+
+
+@torch.no_grad()
+def proximal_step(model: Net, by: float) -> None:
+    """The soft threshold on all weights that penalties act on."""
+    for p in penalized(model):
+        p.copy_(soft_threshold(p, by))
+
+
+def train_sparse(experiment: SparseExperiment, data: Data) -> Net:
+    """The network after all steps of plain SGD, no momentum."""
+    torch.manual_seed(experiment.seed)
+    model = Net(experiment.norm).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), experiment.lr)
+    for done, (x, y) in enumerate(islice(supply(data.train, experiment), experiment.steps)):
+        lr = optimizer.param_groups[0]["lr"] = experiment.lr * (1 - done / experiment.steps)
+        loss = F.cross_entropy(model(x), y)
+        if experiment.l1 and not experiment.proximal:
+            loss = loss + experiment.l1 * l1_loss(model)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if experiment.proximal:
+            proximal_step(model, lr * experiment.l1)
+    return model
+
+
+@torch.no_grad()
+def pruned(model: Net, share: float) -> Net:
+    """A copy with so large a part of its weights set to 0, the smallest of the whole network."""
+    model = copy.deepcopy(model)
+    size = weights(model).abs()
+    limit = size.kthvalue(round(share * len(size))).values
+    for p in penalized(model):
+        p[p.abs() <= limit] = 0
+    return model
+
+
+def measure(experiment: SparseExperiment, seed: int, data: Data) -> dict:
+    """Shares of zeros and of |w| < 1e-3; accuracy on every fifth test image, whole and pruned."""
+    data = Data(data.name, part(data.train, IMAGES), data.test[::5])
+    model = train_sparse(replace(experiment, seed=seed), data)
+    size = weights(model).abs()
+    found = {"zeros": (size == 0).double().mean().item()}
+    found |= {"below_1e-3": (size < 1e-3).double().mean().item()}
+    found |= {"test_accuracy": evaluate(model, data.test)[1]}
+    return found | accuracies_pruned(model, data, PRUNED)
+
+
+def accuracies_pruned(model: Net, data: Data, shares: Sequence[float]) -> dict[str, float]:
+    """``pruned_50`` and so on: test accuracy without so many percent of the weights."""
+    return {f"pruned_{s * 100:.0f}": evaluate(pruned(model, s), data.test)[1] for s in shares}
