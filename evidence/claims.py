@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from evidence.claim import Line, judge
-from evidence.claimed import batch_size, does_it_replicate
+from evidence.claimed import batch_size, does_it_replicate, penalties
 from evidence.grids import EvidenceError
 from evidence.results import RESULTS
 from machinery.files import replacing
 from utils import REPOSITORY
 
-MODULES = (does_it_replicate, batch_size)
+MODULES = (batch_size, penalties, does_it_replicate)
 CLAIMS = [claim for module in MODULES for claim in module.CLAIMS]
 FAMILIES = {claim.family.name: claim.family for claim in CLAIMS}
 
