@@ -4,6 +4,7 @@ The gradient of scale-invariant weights is g(2w) = g(w)/2 (arXiv 1706.05350, sec
 2w stays at twice the other's weights, and so at the same function, if each of its steps is twice as
 large. SGD steps by η·(g + λw), so it needs 4η, and λ/4 to keep g and λw in proportion. Adam divides
 the gradient by its size, so its step is η whatever the gradient's scale: it needs 2η, and λ/4.
+Adam's and the norms' ε are scaled along, as they stand beside quantities that are.
 """
 
 import torch
@@ -43,9 +44,11 @@ def logits_after(
         {"params": convolutions, "lr": LR * times_lr, "weight_decay": L2 / scale**2},
         {"params": [p for p in model.parameters() if id(p) not in own]},
     ]
-    kinds = {"SGD": lambda: torch.optim.SGD(groups, LR, momentum=0.9)}
-    kinds["Adam"] = lambda: torch.optim.Adam(groups, LR)
-    stepper = kinds[optimizer]()
+    if optimizer == "Adam":
+        groups[0]["eps"] = 1e-8 / scale
+        stepper = torch.optim.Adam(groups, LR)
+    else:
+        stepper = torch.optim.SGD(groups, LR, momentum=0.9)
     for _ in range(steps):
         stepper.zero_grad()
         F.cross_entropy(model(x), y).backward()

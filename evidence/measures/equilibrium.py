@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evidence.measures.sgd import endless, part
-from s6_model import Net, l2_loss
+from s6_model import Net
 from utils import Data
 
 IMAGES = 10_000
@@ -22,7 +22,7 @@ IMAGES = 10_000
 @dataclass(frozen=True)
 class Setting:
     lr: float
-    l2: float
+    l2: float  # on the convolutions alone: so large a λ would leave nothing of the head
     norm: str = "BN"
     batch_size: int = 16  # the steps are what counts
 
@@ -44,14 +44,15 @@ def settings() -> dict[str, Setting]:
     return found
 
 
-def convolutions(model: Net) -> list[Tensor]:
+def convolutions(model: Net) -> list[nn.Parameter]:
     """The weights with a norm behind them, which do not depend on their size."""
-    return [m.weight.detach() for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """Between two vectors, in radians; exact for small angles, where the arc cosine is not."""
-    a, b = (v.double().flatten() / v.double().norm() for v in (a, b))
+    a, b = (v.detach().double().flatten() for v in (a, b))
+    a, b = a / a.norm(), b / b.norm()
     return 2 * torch.asin((a - b).norm() / 2)
 
 
@@ -60,17 +61,20 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     images = part(data.train, IMAGES)
     torch.manual_seed(seed)
     model = Net(setting.norm).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), setting.lr)
+    own = convolutions(model)
+    others = [p for p in model.parameters() if not any(p is w for w in own)]
+    groups = [{"params": own, "weight_decay": setting.l2}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, setting.lr)
     squares = []
     supply = endless(images, setting.batch_size, seed)
     for done, (x, y) in enumerate(islice(supply, setting.steps)):
-        before = [w.clone() for w in convolutions(model)]
-        loss = F.cross_entropy(model(x), y) + setting.l2 * l2_loss(model)
+        before = [w.detach().clone() for w in own]
+        loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if done >= setting.steps // 2:
-            turned = [angle(a, b) for a, b in zip(before, convolutions(model), strict=True)]
+            turned = [angle(a, b) for a, b in zip(before, own, strict=True)]
             squares.append(torch.stack(turned).square())
     layers = torch.stack(squares).mean(0).sqrt()
     return {
