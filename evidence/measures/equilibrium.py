@@ -28,8 +28,11 @@ class Setting:
 
     @property
     def steps(self) -> int:
-        """‖w‖⁴ nears its equilibrium as e^(−4ηλt), which is e^−3 = 0.05 half-way."""
-        return round(1.5 / (self.lr * self.l2))
+        """‖w‖⁴ nears its equilibrium as e^(−4ηλt), which is e^−3 = 0.05 half-way.
+
+        At least 300: a network that is still learning fast changes its gradients faster than that.
+        """
+        return max(300, round(1.5 / (self.lr * self.l2)))
 
 
 PRODUCTS = (2e-2, 6e-3, 2e-3)  # η·λ, each about a third of the last

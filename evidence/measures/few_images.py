@@ -14,7 +14,8 @@ from utils import THREE_EXPERIMENTS, Count, Data, evaluate, split_validation
 SIZES = (300, 1_000, 3_000, 10_000)
 TIMES = (1.0, 10.0, 100.0)  # the strengths of the lesson, which were chosen on all of MNIST
 
-# Chosen for each size on validation images, of TIMES: python -m evidence.sweep run few_images_tune.
+# For each size, of TIMES. So far the lesson's own; python -m evidence.sweep run few_images_tune,
+# and penalty_tables.chosen of its rows, give what suits each size on validation images.
 CHOSEN = {"GN + L1": (1.0,) * 4, "LN + L2": (1.0,) * 4, "BN + L1 + L2": (1.0,) * 4}
 
 

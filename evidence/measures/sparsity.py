@@ -39,11 +39,11 @@ class SparseExperiment(ShortExperiment):
 
 
 def settings() -> dict[str, SparseExperiment]:
-    """No penalty, and λ1 = 1e-3 in both ways."""
+    """No penalty, and the same λ1 in both ways; in a pilot, it cost BN no accuracy, 1e-2 a lot."""
     return {
         "no penalty": SparseExperiment(),
-        "subgradient": SparseExperiment(l1=1e-3),
-        "proximal": SparseExperiment(l1=1e-3, proximal=True),
+        "subgradient": SparseExperiment(l1=4e-3),
+        "proximal": SparseExperiment(l1=4e-3, proximal=True),
     }
 
 
