@@ -375,7 +375,7 @@ def test_a_file_without_the_marks_is_left_alone(tmp_path, text):
 
 def test_missing_results_end_in_a_sentence(tmp_path, capsys):
     assert claims.main(["--results", str(tmp_path)]) == 2
-    assert "python -m evidence.sweep run replicate" in capsys.readouterr().err
+    assert "python -m evidence.sweep run batch_size" in capsys.readouterr().err
 
 
 def test_the_committed_table_is_what_the_results_say():

@@ -170,12 +170,9 @@ def test_angles_are_right_when_they_are_tiny():
         assert equilibrium.angle(a, b).item() == pytest.approx(phi, rel=1e-6)
 
 
-def test_weights_turn_by_the_product_of_rate_and_strength(digits):
-    found = [
-        equilibrium.measure(equilibrium.Setting(lr, 0.02 / lr), 0, digits)["angle"]
-        for lr in (0.1, 0.2)
-    ]
-    assert found == pytest.approx([0.2, 0.2], rel=0.25)
+def test_weights_turn_by_the_formula(digits):
+    found = equilibrium.measure(equilibrium.Setting(0.1, 0.2), 0, digits)["angle"]
+    assert found == pytest.approx(0.2, rel=0.25)  # √(2 · 0.1 · 0.2)
 
 
 # ---------------------------------------------------------------------------------- few images
