@@ -1,9 +1,9 @@
 """Does L2 do anything under BN that a learning rate would not?
 
-Under a norm g(αw) = g(w)/α for the gradient g. So put w = α·u with α₍t+1₎ = (1 − η₍t₎λ)·α₍t₎, and a
-step of plain SGD with L2, w ← (1 − ηλ)·w − η·g(w), becomes one of u without any,
+Under a norm, the gradient is g(αw) = g(w)/α. Put w_t = α_t·u_t with α_{t+1} = (1 − η_t·λ)·α_t, and
+a step of plain SGD with L2, w ← (1 − η_t·λ)·w − η_t·g(w), becomes one of u without any,
 
-    u ← u − η / (α₍t₎ α₍t+1₎) · g(u),
+    u ← u − η_t / (α_t·α_{t+1}) · g(u),
 
 with a rate that grows as the weights of the first run shrink (arXiv 1910.07454, section 2, has
 this for a constant rate). u and w are the same function at each step, but for the norm's ε. Only
