@@ -14,14 +14,7 @@ import utils
 from evidence import grids, results, scaling, sentences
 from evidence.claim import judge, judged_lines
 from evidence.claimed import penalties
-from evidence.measures import (
-    equilibrium,
-    few_images,
-    matched_rate,
-    penalty_path,
-    short,
-    sparsity,
-)
+from evidence.measures import equilibrium, few_images, matched_rate, penalty_path, short, sparsity
 from evidence.statistics import CONTRADICTED, NOT_DETECTED, NOT_SHOWN, SHOWN, SUPPORTED
 from s6_model import Net, penalized
 

@@ -5,8 +5,8 @@ a step of plain SGD with L2, w ← (1 − η_t·λ)·w − η_t·g(w), becomes o
 
     u ← u − η_t / (α_t·α_{t+1}) · g(u),
 
-with a rate that grows as the weights of the first run shrink (arXiv 1910.07454, section 2, has
-this for a constant rate). u and w are the same function at each step, but for the norm's ε. Only
+with a rate that grows as the weights of the first run shrink (arXiv 1910.07454 has this
+for a constant rate). u and w are the same function at each step, but for the norm's ε. Only
 the head, which has no norm behind it, is left as a place where L2 could do something of its own.
 """
 
