@@ -213,7 +213,7 @@ PENALTIES = {
     sparsity: ("Does L1 make weights zero, by subgradient and by its proximal step?", 10),
     equilibrium: ("How far does L2 let the weights under a norm turn per step?", 3),
     matched_rate: ("Does L2 under BN do anything that a learning rate would not?", 10),
-    few_images: ("On how many training images does a penalty help?", 5),
+    few_images: ("On how many training images does a penalty help?", 10),
     lesson_weights: ("What are the lesson's weights without a penalty?", 1),
 }
 
@@ -231,7 +231,7 @@ GRIDS["few_images_tune"] = Grid(
     "Which strengths score best on validation images, for each number of training images?",
     few_images.candidates(),
     few_images.measure_candidate,
-    seeds=1,
+    seeds=2,
 )
 
 

@@ -41,12 +41,12 @@ def gaps(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(results: pd.DataFrame) -> dict[str, tuple[float, ...]]:
-    """Of ``few_images_tune``: for each pairing and size the factor of the lowest validation loss.
+    """Of ``few_images_tune``: the strength of the lowest mean validation loss, size by size.
 
     As ``evidence.measures.few_images.CHOSEN`` has it.
     """
-    parts = results["setting"].str.extract(r"(?P<pairing>.*), (?P<size>\d+), × (?P<times>\d+)")
-    rows = results.assign(**parts).astype({"size": int, "times": float})
-    means = rows.groupby(["pairing", "size", "times"])["val_loss"].mean().unstack()
+    of = results["setting"].str.extract(r"(?P<penalty>.+, L\d), (?P<size>\d+), λ = (?P<strength>.+)")
+    rows = results.assign(**of).astype({"size": int, "strength": float})
+    means = rows.groupby(["penalty", "size", "strength"])["val_loss"].mean().unstack()
     best = means.idxmin(axis=1).unstack()
-    return {pairing: tuple(best.loc[pairing]) for pairing in best.index}
+    return {penalty: tuple(best.loc[penalty]) for penalty in best.index}

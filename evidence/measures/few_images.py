@@ -1,62 +1,66 @@
-"""When does a penalty help? The lesson's three pairings on 300 to 10,000 training images.
+"""When does a penalty help? Each norm with and without its penalties, on 300 to 10,000 images.
 
 Each seed draws training images of its own, and all settings of a seed get the same ones. All runs
-have the same number of steps: what differs is how many images these see, at the same computing
-time. Beside the penalties: what augmentation and dropout buy a network without one.
+have the same number of steps: what differs is how often these see the same image again. Beside
+the penalties: what augmentation and dropout buy the same norm at the same computing time.
 """
 
 from dataclasses import replace
 
 from evidence.measures.short import ShortExperiment, score, train
 from machinery.settings import settings as checked
-from utils import THREE_EXPERIMENTS, Count, Data, evaluate, split_validation
+from utils import Count, Data, evaluate, split_validation
 
 SIZES = (300, 1_000, 3_000, 10_000)
-TIMES = (1.0, 10.0, 100.0)  # the strengths of the lesson, which were chosen on all of MNIST
+NORMS = ("GN", "LN", "BN")
+# The lesson's strengths, which were chosen on all of MNIST, and 10 and 100 times as much.
+STRENGTHS = {"L1": (1e-5, 1e-4, 1e-3), "L2": (1e-4, 1e-3, 1e-2)}
 
-# For each size, of TIMES. So far the lesson's own; python -m evidence.sweep run few_images_tune,
-# and penalty_tables.chosen of its rows, give what suits each size on validation images.
-CHOSEN = {"GN + L1": (1.0,) * 4, "LN + L2": (1.0,) * 4, "BN + L1 + L2": (1.0,) * 4}
+# For each norm, the strength for each of SIZES with the lowest loss on validation images:
+# evidence.penalty_tables.chosen, of the rows of the grid few_images_tune.
+CHOSEN = {
+    "GN, L1": (1e-5,) * 4,
+    "GN, L2": (1e-4,) * 4,
+    "LN, L1": (1e-5,) * 4,
+    "LN, L2": (1e-4,) * 4,
+    "BN, L1": (1e-5,) * 4,
+    "BN, L2": (1e-4,) * 4,
+}
 
 
 @checked
 class SmallExperiment(ShortExperiment):
-    """A short run on ``size`` images."""
+    """A short run on ``size`` images: 300 are seen 64 times each, 10,000 about twice."""
 
     size: Count = 300
-
-
-def pairings() -> list[SmallExperiment]:
-    """The three experiments, short."""
-    return [SmallExperiment(norm=e.norm, l1=e.l1, l2=e.l2) for e in THREE_EXPERIMENTS]
-
-
-def stronger(experiment: SmallExperiment, times: float) -> SmallExperiment:
-    return replace(experiment, l1=experiment.l1 * times, l2=experiment.l2 * times)
+    steps: Count = 600
 
 
 def settings() -> dict[str, SmallExperiment]:
-    """At each size: each norm alone and with its penalty; GN also augmented, and with dropout."""
+    """At each size: each norm alone, with L1, L2 and both, augmented, and with dropout."""
     found = {}
     for position, size in enumerate(SIZES):
-        for pairing in pairings():
-            plain = stronger(pairing, 0.0)
-            penalized = stronger(pairing, CHOSEN[pairing.label][position])
-            found[f"{plain.label}, {size}"] = replace(plain, size=size)
-            found[f"{pairing.label}, {size}"] = replace(penalized, size=size)
-        gn = SmallExperiment(norm="GN", size=size)
-        found[f"GN + augmentation, {size}"] = replace(gn, augment=True)
-        found[f"GN + dropout, {size}"] = replace(gn, dropout=0.25)
+        for norm in NORMS:
+            l1, l2 = (CHOSEN[f"{norm}, {penalty}"][position] for penalty in STRENGTHS)
+            plain = SmallExperiment(norm=norm, size=size)
+            for run in (plain, replace(plain, l1=l1), replace(plain, l2=l2)):
+                found[f"{run.label}, {size}"] = run
+            found[f"{norm} + L1 + L2, {size}"] = replace(plain, l1=l1, l2=l2)
+            found[f"{norm} + augmentation, {size}"] = replace(plain, augment=True)
+            found[f"{norm} + dropout, {size}"] = replace(plain, dropout=0.25)
     return found
 
 
 def candidates() -> dict[str, SmallExperiment]:
-    """What ``CHOSEN`` is chosen from: each pairing at each size, its penalty 1 to 100 times."""
+    """What ``CHOSEN`` is chosen from."""
     return {
-        f"{pairing.label}, {size}, × {times:g}": replace(stronger(pairing, times), size=size)
+        f"{norm}, {penalty}, {size}, λ = {strength:g}": SmallExperiment(
+            norm=norm, size=size, **{penalty.lower(): strength}
+        )
         for size in SIZES
-        for pairing in pairings()
-        for times in TIMES
+        for norm in NORMS
+        for penalty, strengths in STRENGTHS.items()
+        for strength in strengths
     }
 
 
