@@ -13,13 +13,14 @@ from pathlib import Path
 import pandas as pd
 
 from evidence.claim import Line, judge
-from evidence.claimed import batch_size, does_it_replicate, why_it_works
+from evidence.claimed import batch_size, does_it_replicate, penalties, why_it_works
 from evidence.grids import EvidenceError
 from evidence.results import RESULTS
 from machinery.files import replacing
 from utils import REPOSITORY
 
-MODULES = (why_it_works, batch_size, does_it_replicate)  # in the notebooks' order
+# In the notebooks' order.
+MODULES = (why_it_works, batch_size, penalties, does_it_replicate)
 CLAIMS = [claim for module in MODULES for claim in module.CLAIMS]
 FAMILIES = {claim.family.name: claim.family for claim in CLAIMS}
 

@@ -10,12 +10,18 @@ import pandas as pd
 from evidence.measures import (
     backward_theorem,
     cost,
+    equilibrium,
     faster,
+    few_images,
     ghost,
     gradients,
     largest_rate,
     layer_norm,
+    lesson_weights,
+    matched_rate,
+    penalty_path,
     smoothness,
+    sparsity,
     training,
     very_deep,
     with_without,
@@ -208,10 +214,32 @@ WHY = {
     layer_norm: "Which part of layer norm does what?",
     cost: "How long does a training step take with each norm?",
 }
-GRIDS |= {
-    module.__name__.rpartition(".")[2]: Grid(question, module.settings(), module.measure)
-    for module, question in WHY.items()
+# What a penalty does: likewise, with the number of seeds.
+PENALTIES = {
+    penalty_path: ("What do L1 and L2 do to the weights as they get stronger?", 1),
+    sparsity: ("Does L1 make weights zero, by subgradient and by its proximal step?", 10),
+    equilibrium: ("How far does L2 let the weights under a norm turn per step?", 3),
+    matched_rate: ("Does L2 under BN do anything that a learning rate would not?", 10),
+    few_images: ("On how many training images does a penalty help?", 10),
+    lesson_weights: ("What are the lesson's weights without a penalty?", 1),
 }
+
+
+def name_of(module) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+GRIDS |= {name_of(m): Grid(question, m.settings(), m.measure) for m, question in WHY.items()}
+GRIDS |= {
+    name_of(m): Grid(question, m.settings(), m.measure, seeds=seeds)
+    for m, (question, seeds) in PENALTIES.items()
+}
+GRIDS["few_images_tune"] = Grid(
+    "Which strengths score best on validation images, for each number of training images?",
+    few_images.candidates(),
+    few_images.measure_candidate,
+    seeds=2,
+)
 
 
 @dataclass(frozen=True)

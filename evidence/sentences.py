@@ -82,6 +82,19 @@ def stays(found, subject: str, margin: float, where: str) -> str:
     )
 
 
+def same(row: Mapping, subject: str, rival: str, within: str, ratio: bool = False) -> str:
+    """The sentence of one claim that two are the same.
+
+    Args:
+        row: of ``equivalences``, subject − rival.
+        subject, rival: what is compared.
+        within: the margin in words, as in "±0.3 points".
+        ratio: the row is of logarithms.
+    """
+    verb = "is the same as" if row["verdict"] == SHOWN else "is not shown to be the same as"
+    return f"{subject} {verb} {rival} within {within}: {interval(row, ratio)} (90% interval)."
+
+
 def listed(items: Sequence) -> str:
     """As in "1, 4 and 7"."""
     *most, last = map(str, items)

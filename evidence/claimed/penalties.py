@@ -1,0 +1,109 @@
+"""What L1 and L2 do, and what they do under a norm: 1706.05350 and the textbooks."""
+
+import math
+from pathlib import Path
+
+from evidence import scaling
+from evidence.claim import Claim, Family, Line, judged_lines
+from evidence.penalty_tables import angle_pairs, shares, turns
+from evidence.results import RESULTS, load_results
+from evidence.sentences import interval
+from evidence.statistics import CONTRADICTED, SUPPORTED, all_of, equivalences, widest
+from evidence.tables import accuracies
+
+NOTEBOOK = "Session6_4_penalties"
+ANGLE_MARGIN = math.log(1.1)  # 10%: the formula itself leaves out terms of the order of ηλ
+RATE_POINTS = 0.5  # of accuracy after so short a run: around a tenth of its error
+
+SPARSITY = Family("sparsity", NOTEBOOK, shares)
+EFFECT = Family("L2 under BN", NOTEBOOK)
+
+CLAIMS = [
+    Claim(
+        "The proximal step makes more weights exactly zero than the subgradient, at the same λ",
+        *(SPARSITY, "sparsity", "proximal, zeros", "subgradient, zeros"),
+    ),
+    Claim(
+        "Pruned by 90%, a network trained with L1 keeps more of its accuracy than one without",
+        *(SPARSITY, "sparsity", "subgradient, pruned by 90%", "no penalty, pruned by 90%"),
+    ),
+    Claim(
+        "And it keeps more still if L1 was a proximal step",
+        *(SPARSITY, "sparsity", "proximal, pruned by 90%", "subgradient, pruned by 90%"),
+    ),
+    Claim(
+        "L2 helps a short run of BN, 10,000 images, the rate left as it is",
+        *(EFFECT, "matched_rate", "L2", "no L2"),
+    ),
+]
+
+MATCHED = {"L2 − its rate": ("L2", "no L2, matched rate")}
+
+
+def never_zero(folder: Path = RESULTS) -> Line:
+    """Subgradient steps: the largest share of exact zeros of any seed."""
+    runs = load_results("sparsity", folder)
+    zeros = shares(runs)[["subgradient, zeros", "proximal, zeros"]]
+    most = zeros["subgradient, zeros"].max()
+    return Line(
+        "Subgradient steps on L1 leave (almost) no weight at exactly zero, less than 0.1% in any "
+        "seed",
+        SUPPORTED if most < 0.1 else CONTRADICTED,
+        f"{most:.2f}% at most (proximal: {zeros['proximal, zeros'].min():.1f}% at least)",
+        len(zeros),
+        NOTEBOOK,
+    )
+
+
+def same_run(optimizer: str, times_lr: int, within: float) -> Line:
+    """(w, η, λ) and (2w, times_lr·η, λ/4), with each norm and without."""
+    most = max(scaling.apart(norm, optimizer, times_lr) for norm in ("BN", "LN", "GN"))
+    without = scaling.apart("none", optimizer, times_lr)
+    return Line(
+        f"Under a norm, (w, η, λ) and (2w, {times_lr}η, λ/4) are the same run with {optimizer}",
+        SUPPORTED if most <= within < without else CONTRADICTED,
+        f"logits at most {most:.1g} apart (without a norm: {without:.1g})",
+        1,
+        NOTEBOOK,
+    )
+
+
+def equilibrium(folder: Path = RESULTS) -> Line:
+    table = turns(load_results("equilibrium", folder))
+    same = equivalences(table, angle_pairs(table), ANGLE_MARGIN)
+    row = widest(same)
+    return Line(
+        f"Under a norm, weights turn by √(2ηλ) per step of SGD with L2, within ±10% (widest 90% "
+        f"interval: {row.name})",
+        all_of(list(same["verdict"])),
+        interval(row, ratio=True),
+        row["seeds"],
+        NOTEBOOK,
+    )
+
+
+def only_a_rate(folder: Path = RESULTS) -> Line:
+    table = accuracies(load_results("matched_rate", folder))
+    row = equivalences(table, MATCHED, RATE_POINTS).iloc[0]
+    return Line(
+        f"Under BN, L2 is a learning rate: without it, at the matched rate, the accuracy is the "
+        f"same within ±{RATE_POINTS} points (90% interval)",
+        row["verdict"],
+        interval(row),
+        row["seeds"],
+        NOTEBOOK,
+    )
+
+
+def lines(folder: Path = RESULTS) -> list[Line]:
+    sparse = [claim for claim in CLAIMS if claim.family == SPARSITY]
+    effect = [claim for claim in CLAIMS if claim.family == EFFECT]
+    return [
+        never_zero(folder),
+        *judged_lines(sparse, folder),
+        same_run("SGD", 4, within=1e-10),
+        same_run("Adam", 2, within=1e-6),
+        equilibrium(folder),
+        only_a_rate(folder),
+        *judged_lines(effect, folder),
+    ]
