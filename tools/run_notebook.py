@@ -21,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from machinery.files import replacing, small_png
+from tools.folding import fold
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
 # A bar as tqdm draws it; where there are several, with \x1b[A to go a line up.
@@ -56,6 +57,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     print(f"{path}: done in {time.perf_counter() - start:.0f} s")
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran; differs from run to run
+    fold(notebook)
     shrink(notebook)
     return notebook
 

@@ -1,0 +1,116 @@
+"""What every notebook has alike, and where the course is published.
+
+    python -m tools.publish                                 # the clone's origin, if on GitHub
+    python -m tools.publish https://github.com/OWNER/NAME   # this address
+
+Writes the set-up cell of every notebook and, once there is an address, its "Open in Colab" badge
+and the default of its ``REPOSITORY``. Outputs are left as they are.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+
+from machinery.files import replacing
+from tools.folding import fold
+
+ROOT = Path(__file__).resolve().parent.parent
+SET_UP = """\
+# @title Set-up { display-mode: "form" }
+REPOSITORY = ""  # @param {type:"string"}
+import os, re, sys, urllib.parse
+from pathlib import Path
+
+folders = [Path.cwd(), *Path.cwd().parents, Path("normalization-lesson").resolve()]
+root = next((f for f in folders if (f / "s6_model.py").exists()), folders[-1])
+if not root.exists():  # the notebook is alone, as in Colab, which says where it is from
+    told = !curl -s -m 5 "http://$COLAB_JUPYTER_IP:$KMP_TARGET_PORT/api/sessions"
+    found = re.findall(r"https://github\\.com/[\\w.-]+/[\\w.-]+", urllib.parse.unquote(str(told)))
+    !git clone -q --depth 1 "{[*found, REPOSITORY][0]}" "{root}"
+assert root.exists(), "This notebook is alone: fill in REPOSITORY and run this cell again."
+sys.path.insert(0, str(root))
+from machinery import setup
+
+setup.install_what_is_missing()
+SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"  # the short setting, for tests"""
+REPOSITORY = re.compile(r'REPOSITORY = ".*?"')
+COLAB = "https://colab.research.google.com"
+BADGE = re.compile(rf"\n\n\[!\[Open in Colab\]\({COLAB}.*\)")
+
+
+def address_of(text: str) -> str | None:
+    """As in "https://github.com/OWNER/NAME"; None for what is not a repository on GitHub."""
+    found = re.fullmatch(
+        r"(?:https://|ssh://git@|git@)github\.com[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?/?", text
+    )
+    return found and f"https://github.com/{found[1]}/{found[2]}"
+
+
+def origin(folder: Path = ROOT) -> str:
+    """The address that the clone is from, or ""."""
+    command = ["git", "remote", "get-url", "origin"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip()
+
+
+def set_up(address: str | None = None) -> str:
+    """The source of the set-up cell."""
+    return REPOSITORY.sub(f'REPOSITORY = "{address or ""}"', SET_UP)
+
+
+def colab_link(address: str, branch: str, path: Path) -> str:
+    """Args: path of the notebook in the repository."""
+    where = address.removeprefix("https://github.com")
+    return f"{COLAB}/github{where}/blob/{branch}/{path.as_posix()}"
+
+
+def badge(link: str) -> str:
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
+
+
+def paths(root: Path = ROOT) -> list[Path]:
+    """Of every notebook of the course, as seen from its root."""
+    found = sorted((root / "notebooks").rglob("*.ipynb"))
+    return [path.relative_to(root) for path in found if ".ipynb_checkpoints" not in path.parts]
+
+
+def write(path: Path, address: str | None, link: str | None) -> None:
+    """Set-up cell, badge under the title, and marks of folded cells, into one notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    title = notebook.cells[0]
+    title.source = BADGE.sub("", title.source)
+    if link:
+        heading, _, rest = title.source.partition("\n")
+        title.source = f"{heading}\n\n{badge(link)}\n{rest}"
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.source = set_up(address)
+    cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
+    fold(notebook)
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write(nbformat.writes(notebook).rstrip() + "\n")
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.publish", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("address", nargs="?", help="as in https://github.com/OWNER/NAME")
+    parser.add_argument("--branch", default="main", help="that Colab shows (main)")
+    asked = parser.parse_args(arguments)
+    given = asked.address or origin(root)
+    address = address_of(given)
+    if asked.address and not address:
+        parser.error(f"{given} is no repository on GitHub, as https://github.com/OWNER/NAME is.")
+    for path in paths(root):
+        write(root / path, address, address and colab_link(address, asked.branch, path))
+    where = f"They point to {address}." if address else "They point nowhere: no address is known."
+    print(f"Wrote {len(paths(root))} notebooks. {where}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
