@@ -4,7 +4,8 @@
     python -m tools.publish https://github.com/OWNER/NAME   # this address
 
 Writes the set-up cell of every notebook and, once there is an address, its "Open in Colab" badge
-and the default of its ``REPOSITORY``. Outputs are left as they are.
+and the default of its ``REPOSITORY``; marks folded cells for each reader, and gives every figure
+its text for those who cannot see it. What the cells have put out is left as it is.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 import nbformat
 
 from machinery.files import replacing
+from tools.alt_text import describe
 from tools.folding import fold
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +81,7 @@ def paths(root: Path = ROOT) -> list[Path]:
 
 
 def write(path: Path, address: str | None, link: str | None) -> None:
-    """Set-up cell, badge under the title, and marks of folded cells, into one notebook."""
+    """Set-up cell, badge under the title, folded cells' marks and figures' texts, in one."""
     notebook = nbformat.read(path, as_version=4)
     title = notebook.cells[0]
     title.source = BADGE.sub("", title.source)
@@ -90,6 +92,7 @@ def write(path: Path, address: str | None, link: str | None) -> None:
     cell.source = set_up(address)
     cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     fold(notebook)
+    describe(notebook)
     with replacing(path, "w", encoding="utf-8") as file:
         file.write(nbformat.writes(notebook).rstrip() + "\n")
 
