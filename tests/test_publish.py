@@ -13,13 +13,14 @@ from test_notebooks import remote  # noqa: F401
 
 from machinery import setup
 from tools import publish
+from tools.contents import paths
 from tools.folding import fold
 
 ADDRESS = "https://github.com/someone/a-course"
 
 
 def notebooks(folder):
-    return [nbformat.read(folder / path, as_version=4) for path in publish.paths(folder)]
+    return [nbformat.read(folder / path, as_version=4) for path in paths(folder)]
 
 
 # ----------------------------------------------------------------------- the set-up cell in Colab
@@ -136,24 +137,25 @@ def test_other_addresses_are_none(text):
 
 
 def copy_of_notebooks(folder):
-    for path in publish.paths():
+    for path in paths():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes((ROOT / path).read_bytes())
+    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
     return folder
 
 
 def test_publishing_writes_badges_and_addresses_and_can_be_undone(tmp_path, capsys):
     before = notebooks(copy_of_notebooks(tmp_path))
     assert publish.main([ADDRESS], tmp_path) == 0
-    for path, old, new in zip(publish.paths(tmp_path), before, notebooks(tmp_path), strict=True):
+    for path, old, new in zip(paths(tmp_path), before, notebooks(tmp_path), strict=True):
         link = f"github/someone/a-course/blob/main/{path.as_posix()})"
         assert new.cells[0].source.count(link) == 1
         assert new.cells[0].source.splitlines()[0] == old.cells[0].source.splitlines()[0]
         assert [c.get("outputs") for c in new.cells] == [c.get("outputs") for c in old.cells]
         assert f'REPOSITORY = "{ADDRESS}"  # @param' in "".join(c.source for c in new.cells)
-    once = [(tmp_path / path).read_bytes() for path in publish.paths(tmp_path)]
+    once = [(tmp_path / path).read_bytes() for path in paths(tmp_path)]
     publish.main([ADDRESS], tmp_path)  # a second time, nothing changes
-    assert [(tmp_path / path).read_bytes() for path in publish.paths(tmp_path)] == once
+    assert [(tmp_path / path).read_bytes() for path in paths(tmp_path)] == once
     publish.main([], tmp_path)  # there is no clone, so no origin
     assert notebooks(tmp_path) == before and "point nowhere" in capsys.readouterr().out
 
@@ -162,7 +164,7 @@ def test_what_is_no_address_is_refused_and_nothing_written(tmp_path, capsys):
     before = notebooks(copy_of_notebooks(tmp_path))
     with pytest.raises(SystemExit):
         publish.main(["https://example.org/x"], tmp_path)
-    assert "no repository on GitHub" in capsys.readouterr().err
+    assert "no address like https" in capsys.readouterr().err
     assert notebooks(tmp_path) == before
 
 

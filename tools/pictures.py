@@ -1,6 +1,6 @@
 """The README's pictures, from the committed notebooks and the workbook, into docs/.
 
-    python -m tools.pictures     # or: make pictures; LibreOffice draws the workbook's first sheet
+    python -m tools.pictures     # or: make pictures; LibreOffice draws the workbook
 
 A notebook's cell that is tagged ``picture:NAME`` gives docs/NAME.png, or NAME-1.png and so on where
 it has several figures. docs/pictures.json holds what each picture was made from, so that a test can
@@ -20,17 +20,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
+import openpyxl
+from openpyxl.worksheet.properties import PageSetupProperties
 from PIL import Image, ImageChops
 
 from machinery.files import replacing, small_png
 from tools.alt_text import figures
-from tools.publish import ROOT, paths
+from tools.contents import ROOT, paths
 
 TAG = "picture:"
 WIDTH = 1000  # pixels, at most
-WORKBOOK = "normalization_demo.xlsx"
+WORKBOOK, SHEET = "normalization_demo.xlsx", "Illustration"
 WORKBOOK_TEXT = (
-    "The workbook's first sheet: four images of four channels as coloured grids of numbers, with "
+    "The workbook's main sheet: four images of four channels as coloured grids of numbers, with "
     "the mean and the variance of batch, layer and group norm beside them."
 )
 
@@ -83,17 +85,31 @@ def small(picture: Image.Image) -> bytes:
     return small_png(png.getvalue(), 128)
 
 
+def a_page_for_each_sheet(source: Path, target: Path) -> int:
+    """Writes the workbook so that it prints like this; gives the page of its main sheet."""
+    book = openpyxl.load_workbook(source)
+    for sheet in book:
+        sheet.print_area = sheet.row_breaks = sheet.col_breaks = None
+        sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+        sheet.page_setup.fitToWidth = sheet.page_setup.fitToHeight = 1
+        sheet.page_setup.orientation = "landscape"
+        sheet.oddFooter.right.text = ""
+    book.save(target)
+    return book.sheetnames.index(SHEET) + 1
+
+
 def draw_workbook(root: Path = ROOT) -> Image.Image:
-    """Its first printed page, as LibreOffice and poppler's pdftoppm draw it."""
+    """Its main sheet, as LibreOffice and poppler's pdftoppm draw it."""
     for program in ("soffice", "pdftoppm"):
         if not shutil.which(program):
             raise SystemExit(f"{program} is not installed: it is needed to draw the workbook.")
     with tempfile.TemporaryDirectory() as folder:
+        book, pdf, page = (Path(folder) / name for name in ("book.xlsx", "book.pdf", "page"))
+        number = str(a_page_for_each_sheet(root / WORKBOOK, book))
         profile = f"-env:UserInstallation={Path(folder).as_uri()}/profile"
         convert = ["soffice", profile, "--headless", "--convert-to", "pdf", "--outdir", folder]
-        subprocess.run([*convert, root / WORKBOOK], check=True, capture_output=True)
-        pdf, page = Path(folder) / f"{Path(WORKBOOK).stem}.pdf", Path(folder) / "page"
-        draw = ["pdftoppm", "-png", "-r", "130", "-f", "1", "-l", "1", "-singlefile"]
+        subprocess.run([*convert, book], check=True, capture_output=True)
+        draw = ["pdftoppm", "-png", "-r", "200", "-f", number, "-singlefile"]
         subprocess.run([*draw, pdf, page], check=True)
         return Image.open(page.with_suffix(".png")).convert("RGB")
 

@@ -3,9 +3,9 @@
     python -m tools.publish                                 # the clone's origin, if on GitHub
     python -m tools.publish https://github.com/OWNER/NAME   # this address
 
-Writes the set-up cell of every notebook and, once there is an address, its "Open in Colab" badge
-and the default of its ``REPOSITORY``; marks folded cells for each reader, and gives every figure
-its text for those who cannot see it. What the cells have put out is left as it is.
+Writes the set-up cell of every notebook, the README's table of them and, once there is an address,
+their "Open in Colab" badges and the default of ``REPOSITORY``. Marks folded cells for each reader,
+and gives every figure a text for those who cannot see it. Outputs are left as they are.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import nbformat
 
-from machinery.files import replacing
+from machinery.files import replace_part, replacing
 from tools.alt_text import describe
+from tools.contents import ROOT, badge, paths, table
 from tools.folding import fold
 
-ROOT = Path(__file__).resolve().parent.parent
 SET_UP = """\
 # @title Set-up { display-mode: "form" }
 REPOSITORY = ""  # @param {type:"string"}
@@ -41,8 +41,7 @@ from machinery import setup
 setup.install_what_is_missing()
 SMOKE_TEST = os.environ.get("SMOKE_TEST") == "1"  # the short setting, for tests"""
 REPOSITORY = re.compile(r'REPOSITORY = ".*?"')
-COLAB = "https://colab.research.google.com"
-BADGE = re.compile(rf"\n\n\[!\[Open in Colab\]\({COLAB}.*\)")
+BADGE = re.compile(r"\n\n\[!\[Open in Colab\].*")
 
 
 def address_of(text: str) -> str | None:
@@ -64,36 +63,20 @@ def set_up(address: str | None = None) -> str:
     return REPOSITORY.sub(f'REPOSITORY = "{address or ""}"', SET_UP)
 
 
-def colab_link(address: str, branch: str, path: Path) -> str:
-    """Args: path of the notebook in the repository."""
-    where = address.removeprefix("https://github.com")
-    return f"{COLAB}/github{where}/blob/{branch}/{path.as_posix()}"
-
-
-def badge(link: str) -> str:
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
-
-
-def paths(root: Path = ROOT) -> list[Path]:
-    """Of every notebook of the course, as seen from its root."""
-    found = sorted((root / "notebooks").rglob("*.ipynb"))
-    return [path.relative_to(root) for path in found if ".ipynb_checkpoints" not in path.parts]
-
-
-def write(path: Path, address: str | None, link: str | None) -> None:
+def write(path: Path, address: str | None, branch: str, root: Path) -> None:
     """Set-up cell, badge under the title, folded cells' marks and figures' texts, in one."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(root / path, as_version=4)
     title = notebook.cells[0]
     title.source = BADGE.sub("", title.source)
-    if link:
+    if address:
         heading, _, rest = title.source.partition("\n")
-        title.source = f"{heading}\n\n{badge(link)}\n{rest}"
+        title.source = f"{heading}\n\n{badge(address, branch, path)}\n{rest}"
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     cell.source = set_up(address)
     cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     fold(notebook)
     describe(notebook)
-    with replacing(path, "w", encoding="utf-8") as file:
+    with replacing(root / path, "w", encoding="utf-8") as file:
         file.write(nbformat.writes(notebook).rstrip() + "\n")
 
 
@@ -107,9 +90,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     given = asked.address or origin(root)
     address = address_of(given)
     if asked.address and not address:
-        parser.error(f"{given} is no repository on GitHub, as https://github.com/OWNER/NAME is.")
+        parser.error(f"{given} is no address like https://github.com/OWNER/NAME.")
     for path in paths(root):
-        write(root / path, address, address and colab_link(address, asked.branch, path))
+        write(path, address, asked.branch, root)
+    replace_part("notebooks", table(address, asked.branch, root), root / "README.md")
     where = f"They point to {address}." if address else "They point nowhere: no address is known."
     print(f"Wrote {len(paths(root))} notebooks. {where}")
     return 0
