@@ -4,6 +4,8 @@ The packages that the notebooks import are the first part of ``requirements.txt`
 missing are installed; what is there, Colab's own PyTorch above all, stays as it is.
 """
 
+from __future__ import annotations  # an old Python should read as far as check_python
+
 import re
 import subprocess
 import sys
@@ -13,6 +15,13 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 11)
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 END = "# ---"  # begins the line after the notebooks' part
+
+
+def check_python() -> None:
+    """Raises SystemExit, with a sentence, where Python is too old."""
+    if sys.version_info < OLDEST_PYTHON:
+        found, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST_PYTHON))
+        raise SystemExit(f"This is Python {found}: the course needs {oldest} or later.")
 
 
 def needed(text: str) -> list[str]:
@@ -29,10 +38,7 @@ def is_here(requirement: str) -> bool:
 
 
 def install_what_is_missing(requirements: Path = REQUIREMENTS) -> None:
-    """Raises SystemExit where Python is too old."""
-    if sys.version_info < OLDEST_PYTHON:
-        found, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST_PYTHON))
-        raise SystemExit(f"This is Python {found}: the lesson needs {oldest} or later.")
+    check_python()
     wanted = needed(requirements.read_text(encoding="utf-8"))
     if missing := [r for r in wanted if not is_here(r)]:
         print("Installing", ", ".join(missing), flush=True)

@@ -110,7 +110,7 @@ def test_nothing_is_installed_where_all_is_there(monkeypatch):
 
 def test_an_old_python_is_told_so(monkeypatch):
     monkeypatch.setattr(setup.sys, "version_info", (3, 9, 1))
-    with pytest.raises(SystemExit, match=r"This is Python 3\.9: the lesson needs 3\.\d+ or later"):
+    with pytest.raises(SystemExit, match=r"This is Python 3\.9: the course needs 3\.\d+ or later"):
         setup.install_what_is_missing()
 
 
