@@ -30,6 +30,7 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "search_bar_text": "Search the course",
 }
+html_context = {"default_mode": "auto"}  # light or dark, as the reader has it
 html_static_path = [str(HERE / "static"), str(mathjax_file())]
 html_css_files = ["book.css"]
 html_copy_source = False
