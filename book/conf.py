@@ -34,6 +34,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader has it
 html_static_path = [str(HERE / "static"), str(mathjax_file())]
 html_css_files = ["book.css"]
 html_copy_source = False
+html_show_search_summary = False  # would fetch pages, which a browser refuses for local files
 # One MathJax that is shipped along draws all formulas, with or without a network.
 mathjax_path = mathjax_file().name
 mathjax3_config = {
