@@ -1,6 +1,9 @@
-# make lesson: train the three experiments and leave the executed lesson in build/
-# make test:   lint, tests and every notebook in its short setting
-# make lab:    open the notebooks in JupyterLab
+# make lab:      open the notebooks in JupyterLab
+# make lesson:   train the three experiments and leave the executed lesson in build/
+# make test:     lint, tests and every notebook in its short setting
+# make book:     the course as a website, in build/book/
+# make pictures: the README's pictures and numbers, from the committed notebooks
+# TORCH=cpu, with any of them: PyTorch without CUDA's libraries (several GB on Linux)
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -10,7 +13,10 @@ ifdef MNIST_ROOT
 export MNIST_ROOT := $(abspath $(MNIST_ROOT))
 endif
 
-.PHONY: lesson test lab notebooks
+.PHONY: lab lesson test notebooks pictures book book-test
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
 
 lesson: $(READY)
 	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python -m tools.run_notebook notebooks/Session6_1.ipynb --out build
@@ -21,15 +27,32 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	SMOKE_TEST=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax tests notebooks
 
-lab: $(READY)
-	$(BIN)/jupyter lab notebooks
-
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
 	$(BIN)/python -m tools.run_notebook notebooks/*.ipynb --in-place
 	$(BIN)/python -m exercises.build
 
+pictures: $(READY)
+	$(BIN)/python -m tools.pictures
+	$(BIN)/python -m tools.publish
+	$(BIN)/python -m tools.readme
+
+book: $(READY) .venv/.book
+	$(BIN)/python -m tools.book
+
+# In a headless Chromium: no error, formulas without a network, no dead link.
+book-test: book
+	$(BIN)/python -m pytest -q book
+
 $(READY): requirements.txt constraints.txt
+	$(PYTHON) -c "from machinery.setup import check_python; check_python()"
 	$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet $(shell grep -E '^torch(vision)?==' constraints.txt) --index-url https://download.pytorch.org/whl/cpu
+endif
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
+	touch $@
+
+.venv/.book: book/requirements.txt $(READY)
+	$(BIN)/python -m pip install --quiet --requirement $< --constraint constraints.txt
 	touch $@

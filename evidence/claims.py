@@ -1,11 +1,10 @@
 """What the lesson's sources claim, and the verdicts that the sweeps' results give.
 
 python -m evidence.claims            prints the table
-python -m evidence.claims --write    writes it into README.md
+python -m evidence.claims --write    writes it into RESULTS.md
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from evidence.claim import Line, judge
 from evidence.claimed import batch_size, does_it_replicate, penalties, why_it_works
 from evidence.grids import EvidenceError
 from evidence.results import RESULTS
-from machinery.files import replacing
+from machinery.files import replace_part
 from utils import REPOSITORY
 
 # In the notebooks' order.
@@ -54,37 +53,18 @@ def markdown(lines: Sequence[Line], folder: str = "notebooks/") -> str:
     return "\n".join([*head, *rows])
 
 
-BETWEEN = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end of claims -->)", re.DOTALL)
-
-
-def write_table(table: str, path: Path) -> None:
-    """Puts the table between the file's two marks.
-
-    Raises:
-        EvidenceError: where the marks are missing.
-    """
-    text = path.read_text(encoding="utf-8")
-    if not BETWEEN.search(text):
-        raise EvidenceError(
-            f"{path.name} has no place for the table: add the lines '<!-- claims -->' and "
-            f"'<!-- end of claims -->', with a line between them."
-        )
-    with replacing(path, "w", encoding="utf-8") as file:
-        file.write(BETWEEN.sub(lambda _: table, text))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evidence.claims", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--write", action="store_true", help="into the file, in place of the old")
-    parser.add_argument("--file", type=Path, default=REPOSITORY / "README.md")
+    parser.add_argument("--file", type=Path, default=REPOSITORY / "RESULTS.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     asked = parser.parse_args(arguments)
     try:
         table = markdown(all_lines(asked.results))
         if asked.write:
-            write_table(table, asked.file)
+            replace_part("claims", table, asked.file)
     except (EvidenceError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

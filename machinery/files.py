@@ -1,8 +1,9 @@
-"""Files that are whole at any moment, and small pictures."""
+"""Files that are whole at any moment, parts of them between marks, and small pictures."""
 
 import contextlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,27 @@ def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def between(name: str) -> re.Pattern:
+    """What stands between a text's two marks of that name."""
+    return re.compile(f"(?<=<!-- {name} -->\n).*?(?=\n<!-- end of {name} -->)", re.DOTALL)
+
+
+def replace_part(name: str, text: str, path: Path) -> None:
+    """Puts the text between the file's two marks of that name.
+
+    Raises:
+        ValueError: where the marks are missing.
+    """
+    before = path.read_text(encoding="utf-8")
+    if not between(name).search(before):
+        raise ValueError(
+            f"{path.name} has no place for the {name}: add the lines '<!-- {name} -->' and "
+            f"'<!-- end of {name} -->', with a line between them."
+        )
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write(between(name).sub(lambda _: text, before))
 
 
 def small_png(png: bytes, colors: int = 256) -> bytes:

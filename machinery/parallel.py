@@ -128,7 +128,9 @@ def _on_processes(jobs: int, folder: Path) -> Executor:
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
     # done nothing but import: that starts at once, and holds the libraries in memory once.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload(["torchvision", "sklearn", "scipy.stats", "matplotlib.pyplot"])
+    if sys.platform == "linux":
+        preload = ["torchvision", "sklearn", "scipy.stats", "matplotlib.pyplot"]
+        context.set_forkserver_preload(preload)
     return ProcessPoolExecutor(jobs, context, _begin, (folder,))
 
 

@@ -24,6 +24,10 @@ needs_mnist = pytest.mark.skipif(
     reason="set MNIST_ROOT to a folder with MNIST",
 )
 
+posix_signals = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows ends a process that is sent a signal"
+)
+
 
 def same(a: utils.Run, b: utils.Run) -> bool:
     """Weights, buffers and histories equal bit for bit, but for the seconds."""

@@ -12,7 +12,7 @@ from scipy import stats
 from evidence import claims, grids, results, sentences, tables
 from evidence.claim import Line, judged_lines
 from evidence.claimed import batch_size, does_it_replicate
-from evidence.grids import GRIDS, EvidenceError
+from evidence.grids import GRIDS
 from evidence.statistics import (
     CONTRADICTED,
     NOT_DETECTED,
@@ -22,6 +22,7 @@ from evidence.statistics import (
     contrasts,
     equivalences,
 )
+from machinery.files import between, replace_part
 from utils import THREE_EXPERIMENTS
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")
@@ -363,7 +364,7 @@ def test_a_file_keeps_all_but_the_table(tmp_path):
     readme.write_text(before + "old\nlines" + after, encoding="utf-8")
     readme.chmod(0o640)
     for table in (claims.markdown([LINE]), r"with \1 and \g<0>", claims.markdown([LINE] * 2)):
-        claims.write_table(table, readme)
+        replace_part("claims", table, readme)
         assert readme.read_text(encoding="utf-8") == before + table + after
     assert readme.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [readme]
@@ -373,8 +374,8 @@ def test_a_file_keeps_all_but_the_table(tmp_path):
 def test_a_file_without_the_marks_is_left_alone(tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text)
-    with pytest.raises(EvidenceError, match="no place for the table"):
-        claims.write_table("table", readme)
+    with pytest.raises(ValueError, match="no place for the claims"):
+        replace_part("claims", "table", readme)
     assert readme.read_text() == text and list(tmp_path.iterdir()) == [readme]
 
 
@@ -384,6 +385,6 @@ def test_missing_results_end_in_a_sentence(tmp_path, capsys):
 
 
 def test_the_committed_table_is_what_the_results_say():
-    found = claims.BETWEEN.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert found, "README.md has no marks for the table"
+    found = between("claims").search((ROOT / "RESULTS.md").read_text(encoding="utf-8"))
+    assert found, "RESULTS.md has no marks for the table"
     assert found[0] == claims.markdown(claims.all_lines())

@@ -24,7 +24,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import ROOT, meanwhile, needs_mnist, same, still_there
+from conftest import ROOT, meanwhile, needs_mnist, posix_signals, same, still_there
 
 import utils
 from machinery import mnist, progress
@@ -201,6 +201,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step_and_a_second_one_does_not():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@posix_signals
 @pytest.mark.usefixtures("interruptible")
 def test_after_200_interrupts_at_random_moments_training_still_works(digits, tmp_path, capsys):
     """Wherever it falls, in a save or in no_grad, and the next training goes on from there."""
@@ -405,6 +406,7 @@ def test_an_exception_ends_all_with_its_own_sentence():
     assert not children()
 
 
+@posix_signals
 def test_the_tasks_of_a_killed_worker_are_begun_again(tmp_path):
     names = ["a", "b"]
     (tmp_path / "a").touch()
@@ -412,11 +414,13 @@ def test_the_tasks_of_a_killed_worker_are_begun_again(tmp_path):
     assert found == dict(enumerate(names))
 
 
+@posix_signals
 def test_a_task_that_is_killed_again_and_again_is_given_up():
     with pytest.raises(WorkerLost, match="want of memory: run fewer at a time"):
         list(side_by_side(kill_itself, [0], jobs=1))
 
 
+@posix_signals
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_tasks_at_work_and_drops_the_others():
     start, results = time.monotonic(), []
@@ -462,6 +466,7 @@ def test_together_is_as_alone_and_in_order(digits):
     assert all(map(same, together(short_last, digits), alone))
 
 
+@posix_signals
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted_together_are_usable_and_continue(digits, tmp_path, capsys):
     long = [replace(e, epochs=200) for e in TWO]

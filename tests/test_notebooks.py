@@ -97,7 +97,7 @@ def play(source, folder, monkeypatch):
 
 
 def copy_code(folder):
-    for name in ("s6_model.py", "utils.py"):
+    for name in ("s6_model.py", "utils.py", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "machinery", folder / "machinery")
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import ROOT, meanwhile, still_there
+from conftest import ROOT, meanwhile, posix_signals, still_there
 from torch import nn
 
 import utils
@@ -417,6 +417,7 @@ def restarts_to_the_same_rows(folder, whole, monkeypatch):
     assert len(lines) == len(set(ran) | set(there))
 
 
+@posix_signals
 def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch, capsys):
     command = [sys.executable, "-m", "evidence.sweep", *arguments(tmp_path, seeds=25, jobs=2)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -435,6 +436,7 @@ def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch, ca
     restarts_to_the_same_rows(tmp_path, whole, monkeypatch)
 
 
+@posix_signals
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted_keeps_what_is_finished(tmp_path, whole, monkeypatch, capsys):
     with meanwhile(

@@ -18,9 +18,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
 
 from machinery.files import replacing, small_png
+from tools.alt_text import describe, figures
+from tools.folding import fold
+from tools.page import page
 
 QUIET = ["--log-level=ERROR"]  # or each kernel begins with a warning about its own transport
 # A bar as tqdm draws it; where there are several, with \x1b[A to go a line up.
@@ -57,16 +59,16 @@ def execute(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran; differs from run to run
     shrink(notebook)
+    fold(notebook)
+    describe(notebook)
     return notebook
 
 
 def shrink(notebook: nbformat.NotebookNode) -> None:
     """Stores the figures with a palette: as good to look at, half the size."""
-    for _, output in outputs(notebook):
-        data = output.get("data", {})
-        if "image/png" in data:
-            png = small_png(base64.b64decode(data["image/png"]))
-            data["image/png"] = base64.b64encode(png).decode()
+    for figure in (f for cell in notebook.cells for f in figures(cell)):
+        png = small_png(base64.b64decode(figure.data["image/png"]))
+        figure.data["image/png"] = base64.b64encode(png).decode()
 
 
 def write(path: Path, text: str) -> None:
@@ -74,29 +76,21 @@ def write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def outputs(notebook: nbformat.NotebookNode):
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            yield cell, output
-
-
 def save(notebook: nbformat.NotebookNode, name: str, folder: Path) -> None:
     """Leaves ``name``.ipynb, ``name``.html and the figures in the folder."""
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
     write(folder / f"{name}.ipynb", nbformat.writes(notebook))
-    write(folder / f"{name}.html", HTMLExporter().from_notebook_node(notebook)[0])
-    images = [
-        o["data"]["image/png"] for _, o in outputs(notebook) if "image/png" in o.get("data", {})
-    ]
-    for i, image in enumerate(images, start=1):
-        with replacing(figures / f"{name}-{i:02}.png") as file:
-            file.write(base64.b64decode(image))
-    for cell, output in outputs(notebook):
-        if TABLE in cell.metadata.get("tags", []) and output.output_type == "stream":
-            print("\n" + output.text)
+    write(folder / f"{name}.html", page(notebook, name))
+    found = [f for cell in notebook.cells for f in figures(cell)]
+    for i, figure in enumerate(found, start=1):
+        with replacing(pictures / f"{name}-{i:02}.png") as file:
+            file.write(base64.b64decode(figure.data["image/png"]))
+    for cell in notebook.cells:
+        if TABLE in cell.metadata.get("tags", []):
+            print("\n" + "".join(o.text for o in cell.outputs if o.output_type == "stream"))
     print(f"Notebook: {folder / name}.ipynb\nWeb page: {folder / name}.html")
-    print(f"Figures:  {figures}{os.sep} ({len(images)})")
+    print(f"Figures:  {pictures}{os.sep} ({len(found)})")
 
 
 def main() -> int:
@@ -119,7 +113,7 @@ def main() -> int:
             )
             return 1
         if arguments.in_place:
-            write(path, nbformat.writes(notebook))
+            write(path, nbformat.writes(notebook) + "\n")
         else:
             save(notebook, path.stem, arguments.out)
     return 0

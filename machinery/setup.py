@@ -1,0 +1,46 @@
+"""What a notebook needs before its first line; its set-up cell calls this, once it has found it.
+
+The packages that the notebooks import are the first part of ``requirements.txt``. Those that are
+missing are installed; what is there, Colab's own PyTorch above all, stays as it is.
+"""
+
+from __future__ import annotations  # an old Python should read as far as check_python
+
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 11)
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+END = "# ---"  # begins the line after the notebooks' part
+
+
+def check_python() -> None:
+    """Raises SystemExit, with a sentence, where Python is too old."""
+    if sys.version_info < OLDEST_PYTHON:
+        found, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST_PYTHON))
+        raise SystemExit(f"This is Python {found}: the course needs {oldest} or later.")
+
+
+def needed(text: str) -> list[str]:
+    """The notebooks' part of a file of requirements, as in ["torch>=2.5", …]."""
+    lines = text.partition(END)[0].splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def is_here(requirement: str) -> bool:
+    try:
+        return bool(version(re.match(r"[\w.-]+", requirement)[0]))
+    except PackageNotFoundError:
+        return False
+
+
+def install_what_is_missing(requirements: Path = REQUIREMENTS) -> None:
+    check_python()
+    wanted = needed(requirements.read_text(encoding="utf-8"))
+    if missing := [r for r in wanted if not is_here(r)]:
+        print("Installing", ", ".join(missing), flush=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
+        subprocess.run(command, check=True)
