@@ -218,7 +218,7 @@ WHY = {
 PENALTIES = {
     penalty_path: ("What do L1 and L2 do to the weights as they get stronger?", 1),
     sparsity: ("Does L1 make weights zero, by subgradient and by its proximal step?", 10),
-    equilibrium: ("How far does L2 let the weights under a norm turn per step?", 3),
+    equilibrium: ("How far does L2 let the weights under a norm turn per step?", 10),
     matched_rate: ("Does L2 under BN do anything that a learning rate would not?", 10),
     few_images: ("On how many training images does a penalty help?", 10),
     lesson_weights: ("What are the lesson's weights without a penalty?", 1),

@@ -1,6 +1,7 @@
 """What the measures of penalties compute, against torch, closed forms and plain SciPy."""
 
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -293,3 +294,16 @@ def test_the_verdicts_of_the_claims_come_out_by_plain_scipy_too():
             direction = SUPPORTED if d.mean() > 0 else CONTRADICTED
             expected.append(direction if small else NOT_DETECTED)
     assert [line.verdict for line in judged_lines(penalties.CLAIMS)] == expected
+
+
+def test_the_strengths_for_few_images_are_those_that_the_validation_images_chose():
+    rows = [json.loads(s) for s in (ROOT / "results" / "few_images_tune.jsonl").open()]
+    assert {row["seed"] for row in rows} == {0, 1}
+    for name, strengths in few_images.CHOSEN.items():
+        norm, penalty = name.split(", ")
+        for size, strength in zip(few_images.SIZES, strengths, strict=True):
+            losses = defaultdict(list)
+            for row in rows:
+                if (row["norm"], row["size"]) == (norm, size) and row[penalty.lower()]:
+                    losses[row[penalty.lower()]].append(row["val_loss"])
+            assert len(losses) == 3 and strength == min(losses, key=lambda k: sum(losses[k]))

@@ -19,12 +19,12 @@ STRENGTHS = {"L1": (1e-5, 1e-4, 1e-3), "L2": (1e-4, 1e-3, 1e-2)}
 # For each norm, the strength for each of SIZES with the lowest loss on validation images:
 # evidence.penalty_tables.chosen, of the rows of the grid few_images_tune.
 CHOSEN = {
-    "GN, L1": (1e-5,) * 4,
-    "GN, L2": (1e-4,) * 4,
-    "LN, L1": (1e-5,) * 4,
-    "LN, L2": (1e-4,) * 4,
-    "BN, L1": (1e-5,) * 4,
-    "BN, L2": (1e-4,) * 4,
+    "GN, L1": (1e-5, 1e-5, 1e-5, 1e-5),
+    "GN, L2": (1e-2, 1e-2, 1e-4, 1e-3),
+    "LN, L1": (1e-4, 1e-4, 1e-4, 1e-5),
+    "LN, L2": (1e-3, 1e-4, 1e-4, 1e-3),
+    "BN, L1": (1e-3, 1e-5, 1e-5, 1e-5),
+    "BN, L2": (1e-2, 1e-2, 1e-3, 1e-4),
 }
 
 
