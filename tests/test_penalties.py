@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from torch import nn
 
 import utils
@@ -307,3 +308,40 @@ def test_the_strengths_for_few_images_are_those_that_the_validation_images_chose
                 if (row["norm"], row["size"]) == (norm, size) and row[penalty.lower()]:
                     losses[row[penalty.lower()]].append(row["val_loss"])
             assert len(losses) == 3 and strength == min(losses, key=lambda k: sum(losses[k]))
+
+
+def few_images_rows(gain):
+    """Ten seeds of every setting; whatever is added to a norm gains so many points."""
+    generator = np.random.default_rng(0)
+    for task in grids.tasks("few_images", 10):
+        setting = grids.GRIDS["few_images"].settings[task.setting]
+        plain = not (setting.l1 or setting.l2 or setting.augment or setting.dropout)
+        points = 90 + task.seed + (0 if plain else gain) + generator.normal(0, 0.01)
+        yield results.identity(task) | {"status": "ok", "test_accuracy": points / 100}
+
+
+@pytest.mark.parametrize("gain, verdict", [(1, SUPPORTED), (-1, CONTRADICTED), (0, NOT_DETECTED)])
+def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
+    results.write_rows(tmp_path / "few_images.jsonl", list(few_images_rows(gain)))
+    line = penalties.few_images(tmp_path)
+    assert (line.verdict, line.seeds) == (verdict, 10)
+    held = 36 if gain == 1 else 0
+    assert line.effect.startswith(f"{held} of 36 gains are supported")
+
+
+def test_few_images_by_plain_scipy():
+    rows = [json.loads(s) for s in (ROOT / "results" / "few_images.jsonl").open()]
+    accuracy = defaultdict(dict)
+    for row in rows:
+        accuracy[row["setting"]][row["seed"]] = 100 * row["test_accuracy"]
+    claims = [c for c in penalties.CLAIMS if c.family == penalties.FEW]
+    differences = [
+        np.array([accuracy[c.a][seed] - accuracy[c.b][seed] for seed in range(10)]) for c in claims
+    ]
+    p = np.array([stats.ttest_1samp(d, 0).pvalue for d in differences])
+    rejected = multipletests(p, method="holm")[0]
+    expected = [
+        (SUPPORTED if d.mean() > 0 else CONTRADICTED) if r else NOT_DETECTED
+        for d, r in zip(differences, rejected, strict=True)
+    ]
+    assert list(judge(claims)["verdict"]) == expected

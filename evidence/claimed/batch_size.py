@@ -20,6 +20,7 @@ GHOST = Family("ghost batches", NOTEBOOK, with_precise)
 GHOST_AND_GN = Family("ghost batches and GN", NOTEBOOK)
 SMALL_BATCHES = Family("small batches", NOTEBOOK, changes)
 CONTROL = Family("control", NOTEBOOK, changes)
+SQUARE_ROOT = Family("square-root rule", NOTEBOOK, changes)
 
 CLAIMS = [
     Claim(
@@ -71,6 +72,12 @@ CLAIMS = [
     Claim("BN loses more than LN", CONTROL, "batch_size", "LN", "BN"),
     Claim("GN loses less than a network without a norm", CONTROL, "batch_size", "GN", "none"),
     Claim("LN loses less than a network without a norm", CONTROL, "batch_size", "LN", "none"),
+    Claim(
+        "With the rate in proportion to the batch's square root, BN loses more than a network "
+        "without a norm",
+        *(SQUARE_ROOT, "batch_size_sqrt", "none", "BN"),
+    ),
+    Claim("And more than GN", SQUARE_ROOT, "batch_size_sqrt", "GN", "BN"),
 ]
 
 

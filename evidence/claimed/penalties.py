@@ -1,10 +1,12 @@
 """What L1 and L2 do, and what they do under a norm: 1706.05350 and the textbooks."""
 
 import math
+from itertools import product
 from pathlib import Path
 
 from evidence import scaling
-from evidence.claim import Claim, Family, Line, judged_lines
+from evidence.claim import Claim, Family, Line, judge, judged_lines
+from evidence.measures.few_images import NORMS, SIZES
 from evidence.penalty_tables import angle_pairs, shares, turns
 from evidence.results import RESULTS, load_results
 from evidence.sentences import interval
@@ -17,6 +19,15 @@ RATE_POINTS = 0.5  # of accuracy after so short a run: around a tenth of its err
 
 SPARSITY = Family("sparsity", NOTEBOOK, shares)
 EFFECT = Family("L2 under BN", NOTEBOOK)
+FEW = Family("few images", NOTEBOOK)
+RIVALS = Family("augmentation and dropout", NOTEBOOK)
+
+
+def gain(family: Family, norm: str, what: str, size: int) -> Claim:
+    """On so many images, the norm gains by it."""
+    a, b = f"{norm} + {what}, {size}", f"{norm}, {size}"
+    return Claim(f"{norm} gains by {what} on {size:,} images", family, "few_images", a, b)
+
 
 CLAIMS = [
     Claim(
@@ -35,6 +46,11 @@ CLAIMS = [
         "L2 helps a short run of BN, 10,000 images, the rate left as it is",
         *(EFFECT, "matched_rate", "L2", "no L2"),
     ),
+    *(
+        gain(FEW, norm, penalty, size)
+        for norm, penalty, size in product(NORMS, ("L1", "L2", "L1 + L2"), SIZES)
+    ),
+    *(gain(RIVALS, "GN", what, SIZES[0]) for what in ("augmentation", "dropout")),
 ]
 
 MATCHED = {"L2 − its rate": ("L2", "no L2, matched rate")}
@@ -95,6 +111,21 @@ def only_a_rate(folder: Path = RESULTS) -> Line:
     )
 
 
+def few_images(folder: Path = RESULTS) -> Line:
+    """All gains at once; the line names the largest."""
+    found = judge([claim for claim in CLAIMS if claim.family == FEW], folder)
+    helped = int((found["verdict"] == SUPPORTED).sum())
+    best = found.loc[found["mean"].idxmax()]
+    return Line(
+        "L1, L2 and both of them help GN, LN and BN on 300 to 10,000 training images",
+        all_of(list(found["verdict"])),
+        f"{helped} of {len(found)} gains are supported; the largest is {best.name}, "
+        f"{interval(best)}",
+        int(found["seeds"].min()),
+        NOTEBOOK,
+    )
+
+
 def lines(folder: Path = RESULTS) -> list[Line]:
     sparse = [claim for claim in CLAIMS if claim.family == SPARSITY]
     effect = [claim for claim in CLAIMS if claim.family == EFFECT]
@@ -106,4 +137,6 @@ def lines(folder: Path = RESULTS) -> list[Line]:
         equilibrium(folder),
         only_a_rate(folder),
         *judged_lines(effect, folder),
+        few_images(folder),
+        *judged_lines([claim for claim in CLAIMS if claim.family == RIVALS], folder),
     ]
