@@ -30,7 +30,7 @@ test: $(READY)
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
 	$(BIN)/python -m tools.run_notebook notebooks/*.ipynb --in-place
-	$(BIN)/python -m exercises.build
+	$(BIN)/python -m tools.exercises
 
 pictures: $(READY)
 	$(BIN)/python -m tools.pictures

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exercises import build, checker, guard, learner, table
+from exercises import checker, guard, learner
 from exercises.catalogue import EXERCISES, LESSONS
 from exercises.checker import MISTAKE, NOT_YET, RAISED, RIGHT, STOPPED, WRONG, judge
 from exercises.exercise import plain, watch
 from exercises.more_styles import STYLES
 from exercises.workbook_cell import BROKEN, my_copy
+from tools import exercises as build
+from tools import exercises_table as table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:.*to a scalar")
 each = pytest.mark.parametrize("name", EXERCISES)
@@ -173,14 +175,13 @@ def test_of_two_mistakes_one_is_named_and_then_the_other(name, first, second):
     assert judge(exercise, exercise.flawed(b)).mistake == second  # when the first is mended
 
 
-@each
+@pytest.mark.parametrize("name", [name for name, e in EXERCISES.items() if any(e.pairs())])
 def test_two_mistakes_drawn_at_random_are_never_right(name):
     exercise = EXERCISES[name]
-    pairs = list(exercise.pairs())
-    for a, b in random.Random(0).sample(pairs, 1):
-        verdict = judge(exercise, exercise.flawed(a, b))
-        assert verdict.kind in (MISTAKE, RAISED)
-        assert verdict.mistake in (a.name, b.name)
+    a, b = random.Random(0).choice(list(exercise.pairs()))
+    verdict = judge(exercise, exercise.flawed(a, b))
+    assert verdict.kind in (MISTAKE, RAISED)
+    assert verdict.mistake in (a.name, b.name)
 
 
 # -------------------------------------------------------- unfinished, failing, never ending

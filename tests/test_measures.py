@@ -72,7 +72,7 @@ def test_validation_images_are_taken_out_of_the_training_set(digits):
 def test_with_without_trains_as_a_plain_loop_in_torch_does(norm, digits):
     setting = with_without.Setting(norm, lr=0.01, epochs=5)
     torch.manual_seed(3)
-    model = Net(norm)
+    model = Net(norm).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     for epoch in range(1, 6):
         for x, y in sgd.epoch_of(digits.train, 128, 3, epoch):

@@ -1,7 +1,7 @@
 """Writes the exercises' notebooks, with stubs and filled in, both from the texts in ``lessons/``.
 
-    python -m exercises.build                         # notebooks/exercises and notebooks/solutions
-    python -m exercises.build solutions/Session6_1    # only those whose path has this in it
+    python -m tools.exercises                         # notebooks/exercises and notebooks/solutions
+    python -m tools.exercises solutions/Session6_1    # only those whose path has this in it
 
 A text has a first block of code, which imports, and a section for each exercise: what to do, the
 solution, three hints. A stub is the solution without what follows the docstrings.
@@ -24,7 +24,7 @@ from exercises.learner import FILE
 from tools import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS, TEXTS = ROOT / "notebooks", Path(__file__).resolve().parent / "lessons"
+NOTEBOOKS, TEXTS = ROOT / "notebooks", ROOT / "exercises" / "lessons"
 KINDS = ("exercises", "solutions")
 
 

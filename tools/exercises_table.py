@@ -1,14 +1,14 @@
-"""Prints what the exercises know and how that was tried: ``python -m exercises.table``.
+"""Prints what the exercises know and how that was tried: ``python -m tools.exercises_table``.
 
 Each known mistake is judged as a learner's answer would be, and so is each right answer in another
 style: the notebook's solution, the recipe, and those of ``styles`` and ``more_styles``.
 """
 
 from exercises import checker
-from exercises.build import read
 from exercises.catalogue import EXERCISES, LESSONS
 from exercises.exercise import Exercise
 from exercises.more_styles import STYLES
+from tools.exercises import read
 
 
 def solutions(lesson: str) -> dict[str, object]:
