@@ -67,6 +67,12 @@ def further(root: Path = ROOT) -> list[Entry]:
     return [entry(path, root) for path in paths(root) if len(path.parts) > 2]
 
 
+def practice(lesson: Path, root: Path = ROOT) -> str:
+    """Links to the notebooks of the lesson's name in folders of their own: exercises, solutions."""
+    found = [p for p in paths(root) if p.name == lesson.name and p != lesson]
+    return ", ".join(f"[{p.parent.name}]({p.as_posix()})" for p in found)
+
+
 def badge(address: str, branch: str, path: Path) -> str:
     """Colab's badge, which opens the notebook from GitHub."""
     where = address.removeprefix("https://github.com")
@@ -76,12 +82,11 @@ def badge(address: str, branch: str, path: Path) -> str:
 
 def table(address: str | None = None, branch: str = "main", root: Path = ROOT) -> str:
     """The README's table of the notebooks, with Colab's badges where there is an address."""
-    head = "| Notebook | Afterwards you can | Minutes |" + " Colab |" * bool(address)
+    head = "| Notebook | Afterwards you can | Minutes | Practise |" + " Colab |" * bool(address)
     rows = [head, "|---" * (head.count("|") - 1) + "|"]
-    for entry in contents(root):
-        row = f"| [{entry.title}]({entry.path.as_posix()}) | {entry.afterwards} | {entry.minutes} |"
-        rows.append(row + (f" {badge(address, branch, entry.path)} |" if address else ""))
-    if more := further(root):
-        named = [f"[{e.title}]({e.path.as_posix()})" for e in more]
-        rows += ["", f"To practise: {', '.join(named)}."]
+    for e in contents(root):
+        row = [f"[{e.title}]({e.path.as_posix()})", e.afterwards, e.minutes, practice(e.path, root)]
+        if address:
+            row.append(badge(address, branch, e.path))
+        rows.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(rows)
