@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from torch import nn
 
 import utils
@@ -285,8 +284,17 @@ def test_the_verdicts_of_the_claims_come_out_by_plain_scipy_too():
         difference("sparsity", "pruned_90", "subgradient", "no penalty"),
         difference("sparsity", "pruned_90", "proximal", "subgradient"),
     ]
+    effect = [difference("matched_rate", "test_accuracy", "L2", "no L2")]
+    few, rivals = (
+        [
+            difference("few_images", "test_accuracy", c.a, c.b)
+            for c in penalties.CLAIMS
+            if c.family == family
+        ]
+        for family in (penalties.FEW, penalties.RIVALS)
+    )
     expected = []
-    for family in (sparse, [difference("matched_rate", "test_accuracy", "L2", "no L2")]):
+    for family in (sparse, effect, few, rivals):
         p = np.array([stats.ttest_1samp(d, 0).pvalue for d in family])
         order = p.argsort()
         corrected = np.empty(len(p))
@@ -327,21 +335,3 @@ def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
     assert (line.verdict, line.seeds) == (verdict, 10)
     held = 36 if gain == 1 else 0
     assert line.effect.startswith(f"{held} of 36 gains are supported")
-
-
-def test_few_images_by_plain_scipy():
-    rows = [json.loads(s) for s in (ROOT / "results" / "few_images.jsonl").open()]
-    accuracy = defaultdict(dict)
-    for row in rows:
-        accuracy[row["setting"]][row["seed"]] = 100 * row["test_accuracy"]
-    claims = [c for c in penalties.CLAIMS if c.family == penalties.FEW]
-    differences = [
-        np.array([accuracy[c.a][seed] - accuracy[c.b][seed] for seed in range(10)]) for c in claims
-    ]
-    p = np.array([stats.ttest_1samp(d, 0).pvalue for d in differences])
-    rejected = multipletests(p, method="holm")[0]
-    expected = [
-        (SUPPORTED if d.mean() > 0 else CONTRADICTED) if r else NOT_DETECTED
-        for d, r in zip(differences, rejected, strict=True)
-    ]
-    assert list(judge(claims)["verdict"]) == expected
