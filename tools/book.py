@@ -21,9 +21,13 @@ COPIED = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "LICENSE", "normalizatio
 
 
 def place_notebook(path: Path, source: Path, root: Path = ROOT) -> None:
-    """Copies it, with its figures' texts where MyST-NB looks for them."""
+    """Copies it, with its figures' texts where MyST-NB looks for them, and its tables' links."""
     notebook = nbformat.read(root / path, as_version=4)
     for cell in notebook.cells:
+        for output in cell.get("outputs", []):  # Sphinx follows links in texts, not in outputs
+            data = output.get("data", {})
+            if "text/markdown" in data:
+                data["text/markdown"] = data["text/markdown"].replace(".ipynb)", ".html)")
         if found := figures(cell):
             alt = found[0].metadata.get("image/png", {}).get("alt", "")
             cell.metadata["mystnb"] = {"image": {"alt": alt}}
