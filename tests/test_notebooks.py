@@ -87,9 +87,9 @@ def test_is_not_too_heavy_to_open():
 
 
 def play(source, folder, monkeypatch):
-    """Runs the set-up cell in a fresh kernel in the folder; gives where ``utils`` is found then."""
+    """Runs the set-up cell, and a cell after it, in a fresh kernel in the folder."""
     monkeypatch.setenv("PYTHONPATH", "")
-    check = "import importlib.util as u; print(u.find_spec('utils').origin)"
+    check = "import utils, s6_model; print(utils.__file__)"
     cells = [nbformat.v4.new_code_cell(text) for text in (source, check)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
