@@ -6,7 +6,6 @@ import re
 import numpy as np
 import openpyxl
 import pytest
-from openpyxl.formatting.formatting import ConditionalFormattingList
 from openpyxl.formula import Tokenizer
 from workbook_cases import (
     BASE,
@@ -23,7 +22,7 @@ from workbook_cases import (
 )  # fmt: skip
 
 from workbook.build import build
-from workbook.check import compare, recalculated
+from workbook.check import bare, compare, recalculated
 from workbook.inputs import Inputs, names
 from workbook.reference import reference
 from workbook.tolerance import allowances
@@ -53,9 +52,7 @@ def drawn_wide(seed):
 def fresh(tmp_path_factory):
     """Label -> (inputs, the recalculated workbook); LibreOffice starts once for all of them."""
     folder = tmp_path_factory.mktemp("cases")
-    book = openpyxl.load_workbook(COMMITTED)
-    for sheet in book:
-        sheet.conditional_formatting = ConditionalFormattingList()
+    book = bare(openpyxl.load_workbook(COMMITTED))
     cases = CASES | {f"wide {k}": drawn_wide(k) for k in range(DRAWS)}
     paths = [edited(folder / f"edited{k}.xlsx", c, book) for k, c in enumerate(cases.values())]
     paths += [build(folder / f"built{k}.xlsx", CASES[name]) for k, name in enumerate(BUILT)]

@@ -15,7 +15,6 @@ import numpy as np
 import openpyxl
 import psutil
 import pytest
-from openpyxl.formatting.formatting import ConditionalFormattingList
 from openpyxl.workbook.defined_name import DefinedName
 from workbook_cases import (
     BASE,
@@ -29,7 +28,7 @@ from workbook_cases import (
 )  # fmt: skip
 
 from workbook.__main__ import main
-from workbook.check import check, compare, drawn, recalculated
+from workbook.check import bare, check, compare, drawn, recalculated
 from workbook.inputs import InputError, Inputs, names
 from workbook.reader import Reader
 from workbook.tolerance import allowances
@@ -113,9 +112,7 @@ def spoiled(book, mistakes):
 def found(tmp_path_factory):
     """For each sheet of mistakes the names of the cells that differ on `check`'s own inputs."""
     folder, paths = tmp_path_factory.mktemp("wrong"), []
-    book = openpyxl.load_workbook(COMMITTED)
-    for sheet in book:
-        sheet.conditional_formatting = ConditionalFormattingList()
+    book = bare(openpyxl.load_workbook(COMMITTED))
     for k, mistakes in enumerate(WRONG):
         right = spoiled(book, mistakes)
         paths += [edited(folder / f"{k}_{s}.xlsx", drawn(s), book) for s in range(3)]
@@ -230,9 +227,7 @@ def test_values_in_place_of_formulas_do_not_agree(tmp_path, capsys, without_libr
     cells_named(book, "bn_mean_2")[0].value = 0.125
     reader = Reader(COMMITTED)
     path = tmp_path / "values.xlsx"
-    for sheet in reader.shown:
-        sheet.conditional_formatting = ConditionalFormattingList()
-    reader.shown.save(path)  # every formula replaced by its value
+    bare(reader.shown).save(path)  # every formula replaced by its value
     assert main(["check", str(path)]) == 1
     assert "cannot follow" in capsys.readouterr().out
 

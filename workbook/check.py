@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from openpyxl import Workbook
 from openpyxl.formatting.formatting import ConditionalFormattingList
+from openpyxl.worksheet.cell_range import MultiCellRange
 
 from workbook.inputs import LISTS, UNDEFINED, InputError, Inputs, plain
 from workbook.reader import Reader
@@ -188,8 +190,7 @@ def drawn(seed: int) -> Inputs:
 
 def _copies(reader: Reader, typed: list[Inputs], folder: Path):
     """The workbook with each of these inputs typed in, bare; the reader's formulas are used up."""
-    for sheet in reader.formulas:  # what takes LibreOffice's time and changes no number
-        sheet.conditional_formatting = ConditionalFormattingList()
+    bare(reader.formulas)
     for k, inputs in enumerate(typed):
         for quantity, array in inputs.quantities().items():
             for (cell, *_), value in zip(reader.quantity(quantity, array), array.flat, strict=True):
@@ -201,6 +202,15 @@ def _copies(reader: Reader, typed: list[Inputs], folder: Path):
             raise InputError("The workbook cannot be copied: save it again in a spreadsheet "
                              "program as .xlsx.") from error  # fmt: skip
         yield path
+
+
+def bare(book: Workbook) -> Workbook:
+    """The same workbook without what takes most of the time in a copy and changes no number."""
+    for sheet in book.worksheets:
+        sheet.conditional_formatting = ConditionalFormattingList()
+        sheet.merged_cells = MultiCellRange()
+        sheet._charts, sheet._images = [], []  # openpyxl has no other way to take them out
+    return book
 
 
 def soffice() -> str | None:
