@@ -200,9 +200,17 @@ def probability_best(table: pd.DataFrame) -> pd.Series:
     return pd.Series((best / best.sum(axis=0)).mean(axis=1), index=table.columns)
 
 
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def times(ratio: float) -> str:
-    """As in "1.63×"; large ones as in "4e+39×"."""
-    return f"{ratio:.2f}×" if ratio < 1_000 else f"{ratio:.0e}×"
+    """As in "1.63×"; large ones to one digit, as in "5,000×" and "4·10³⁹×"."""
+    if ratio < 1_000 or not np.isfinite(ratio):
+        return f"{ratio:.2f}×"
+    digit, _, power = f"{ratio:.0e}".partition("e+")
+    if ratio < 1e6:
+        return f"{int(digit) * 10 ** int(power):,}×"
+    return f"{digit}·10{str(int(power)).translate(SUPERSCRIPT)}×"
 
 
 def readable(found: pd.DataFrame, ratio: bool = False) -> pd.DataFrame:

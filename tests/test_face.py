@@ -1,6 +1,7 @@
 """What a visitor sees first: the README, its numbers and pictures, the figures' texts, the page."""
 
 import ast
+import io
 import json
 import re
 from importlib.metadata import packages_distributions
@@ -9,6 +10,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT
+from PIL import Image
 
 from machinery import setup
 from machinery.files import between
@@ -72,6 +74,14 @@ def test_the_pictures_are_there_small_and_described():
     shown = re.findall(r"!\[([^\]]*)\]\(docs/([\w-]+)\.png\)", README)
     assert {name for _, name in shown} == files.keys()
     assert all(len(alt.split()) > 8 for alt, _ in shown)
+
+
+def test_a_picture_s_margins_are_paper_to_its_very_edge():
+    drawn = Image.new("RGB", (60, 40), "white")
+    drawn.paste("black", (50, 2, 59, 40))  # nearer to two edges than the margin is wide
+    kept = Image.open(io.BytesIO(pictures.small(drawn))).convert("RGB")
+    edge = [kept.getpixel((kept.width - 1, y)) for y in range(kept.height)]
+    assert set(edge) == {(255, 255, 255)}
 
 
 # -------------------------------------------------------------------------------- figures' texts

@@ -340,3 +340,12 @@ def test_logarithms_read_as_ratios():
     table = np.log(pd.DataFrame({"A": [2.0, 2.2, 1.8], "B": [1.0, 1.0, 1.0]}))
     found = statistics.readable(statistics.contrasts(table, {"A / B": ("A", "B")}), ratio=True)
     assert found.loc["A / B", "ratio"] == f"{stats.gmean([2.0, 2.2, 1.8]):.2f}×"
+
+
+@pytest.mark.parametrize(
+    "ratio, text",
+    [(0.081, "0.08×"), (1.634, "1.63×"), (999, "999.00×"), (5_432, "5,000×"), (96_000, "100,000×"),
+     (4e39, "4·10³⁹×"), (np.inf, "inf×")],
+)  # fmt: skip
+def test_ratios_are_read_without_an_exponent_of_the_computer_s(ratio, text):
+    assert statistics.times(ratio) == text

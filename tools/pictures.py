@@ -76,7 +76,8 @@ def small(picture: Image.Image) -> bytes:
     picture = picture.convert("RGB")
     paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
     left, top, right, bottom = ImageChops.difference(picture, paper).getbbox()
-    picture = picture.crop((max(left - 8, 0), max(top - 8, 0), right + 8, bottom + 8))
+    right, bottom = min(right + 8, picture.width), min(bottom + 8, picture.height)
+    picture = picture.crop((max(left - 8, 0), max(top - 8, 0), right, bottom))
     if picture.width > WIDTH:
         size = (WIDTH, round(picture.height * WIDTH / picture.width))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
