@@ -216,7 +216,7 @@ WHY = {
 }
 # What a penalty does: likewise, with the number of seeds.
 PENALTIES = {
-    penalty_path: ("What do L1 and L2 do to the weights as they get stronger?", 1),
+    penalty_path: ("What do L1 and L2 do to the weights as they get stronger?", 3),
     sparsity: ("Does L1 make weights zero, by subgradient and by its proximal step?", 10),
     equilibrium: ("How far does L2 let the weights under a norm turn per step?", 10),
     matched_rate: ("Does L2 under BN do anything that a learning rate would not?", 10),

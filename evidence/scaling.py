@@ -13,9 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evidence.measures import matched_rate
 from s6_model import Net
 
 LR, L2 = 0.05, 0.01
+
+
+def start(norm: str) -> tuple[Net, list[nn.Parameter], Tensor, Tensor]:
+    """A network in float64 with its convolutions' weights, and one random batch."""
+    x = torch.randn(20, 1, 20, 20, generator=torch.Generator().manual_seed(0)).double()
+    torch.manual_seed(0)
+    model = Net(norm).double()
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return model, convolutions, x, torch.arange(20) % 10
 
 
 @functools.cache
@@ -31,11 +41,7 @@ def logits_after(
             norms' ε multiplied, for it is added to a variance that grows as much.
         times_lr: of the convolutions' learning rate; head, γ and β keep theirs, without L2.
     """
-    x = torch.randn(20, 1, 20, 20, generator=torch.Generator().manual_seed(0)).double()
-    y = torch.arange(20) % 10
-    torch.manual_seed(0)
-    model = Net(norm).double()
-    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    model, convolutions, x, y = start(norm)
     with torch.no_grad():
         for w in convolutions:
             w *= scale
@@ -63,3 +69,38 @@ def apart(norm: str, optimizer: str, times_lr: float) -> float:
     """How far the logits of (w, η, λ) and (2w, times_lr·η, λ/4) are apart, at most."""
     one = logits_after(norm, optimizer)
     return (one - logits_after(norm, optimizer, scale=2, times_lr=times_lr)).abs().max().item()
+
+
+@functools.cache
+def logits_with(norm: str, l2: float = 0, matched: float = 0, steps: int = 20) -> Tensor:
+    """Logits (20, 10) after plain SGD on one batch, in float64, the rate falling to 0.
+
+    Args:
+        norm: of the network; its ε is next to nothing, as it alone would tell w from αw.
+        l2: λ, on the convolutions only, which have a norm behind them.
+        matched: the λ in whose place the convolutions get the rates of ``matched_rate.rates``.
+        steps: how many.
+    """
+    model, convolutions, x, y = start(norm)
+    for layer in model.modules():
+        if hasattr(layer, "eps"):
+            layer.eps = 1e-30
+    own = {id(w) for w in convolutions}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in own]}]
+    groups.append({"params": convolutions, "weight_decay": l2})
+    optimizer = torch.optim.SGD(groups, LR)
+    setting = matched_rate.Setting(matched=matched, lr=LR, steps=steps)
+    for rates in matched_rate.rates(setting):
+        for group, lr in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model(x).detach()
+
+
+def unmatched(norm: str, l2: float = 0.05) -> tuple[float, float]:
+    """How far a run without L2 is from one with it: at the matched rate, and at the same one."""
+    one = logits_with(norm, l2=l2)
+    others = (logits_with(norm, matched=l2), logits_with(norm))
+    return tuple((one - other).abs().max().item() for other in others)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_statistics")
         ("equilibrium", 5),
         ("matched_rate", 3),
         ("few_images", 4 * (3 * 4 + 2)),
-        ("few_images_tune", 4 * 3 * 2 * 3),
+        ("few_images_tune", 4 * 3 * 2 * 5),
     ],
 )
 def test_each_setting_is_there_once(name, rows):
@@ -315,7 +315,7 @@ def test_the_strengths_for_few_images_are_those_that_the_validation_images_chose
             for row in rows:
                 if (row["norm"], row["size"]) == (norm, size) and row[penalty.lower()]:
                     losses[row[penalty.lower()]].append(row["val_loss"])
-            assert len(losses) == 3 and strength == min(losses, key=lambda k: sum(losses[k]))
+            assert len(losses) == 5 and strength == min(losses, key=lambda k: sum(losses[k]))
 
 
 def few_images_rows(gain):
@@ -335,3 +335,15 @@ def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
     assert (line.verdict, line.seeds) == (verdict, 10)
     held = 36 if gain == 1 else 0
     assert line.effect.startswith(f"{held} of 36 gains are supported")
+
+
+@pytest.mark.parametrize("norm", ["BN", "LN", "GN"])
+def test_under_a_norm_l2_is_a_rate_and_the_line_says_so(norm):
+    matched, unmatched = scaling.unmatched(norm)
+    assert matched <= 1e-10 < 1e-2 < unmatched
+    # What is trained with L2 is torch's own, so the two are no less right than its weight_decay.
+    assert penalties.same_as_a_rate().verdict == SUPPORTED
+
+
+def test_without_a_norm_no_rate_replaces_l2():
+    assert scaling.unmatched("none")[0] > 1e-4

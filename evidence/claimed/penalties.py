@@ -53,7 +53,8 @@ CLAIMS = [
     *(gain(RIVALS, "GN", what, SIZES[0]) for what in ("augmentation", "dropout")),
 ]
 
-MATCHED = {"L2 − its rate": ("L2", "no L2, matched rate")}
+# The second shows how much the margin can tell apart.
+MATCHED = {"L2 − its rate": ("L2", "no L2, matched rate"), "L2 − no L2": ("L2", "no L2")}
 
 
 def never_zero(folder: Path = RESULTS) -> Line:
@@ -84,6 +85,20 @@ def same_run(optimizer: str, times_lr: int, within: float) -> Line:
     )
 
 
+def same_as_a_rate(within: float = 1e-10) -> Line:
+    """L2 on the convolutions, and the growing rate that replaces it, with each norm."""
+    found = [scaling.unmatched(norm) for norm in ("BN", "LN", "GN")]
+    most, least = max(m for m, _ in found), min(u for _, u in found)
+    return Line(
+        "Under a norm, SGD with L2 on the convolutions is the same run as SGD without it at a rate "
+        "that grows",
+        SUPPORTED if most <= within < least else CONTRADICTED,
+        f"logits at most {most:.1g} apart (at the same rate: {least:.2g} at least)",
+        1,
+        NOTEBOOK,
+    )
+
+
 def equilibrium(folder: Path = RESULTS) -> Line:
     table = turns(load_results("equilibrium", folder))
     same = equivalences(table, angle_pairs(table), ANGLE_MARGIN)
@@ -100,12 +115,13 @@ def equilibrium(folder: Path = RESULTS) -> Line:
 
 def only_a_rate(folder: Path = RESULTS) -> Line:
     table = accuracies(load_results("matched_rate", folder))
-    row = equivalences(table, MATCHED, RATE_POINTS).iloc[0]
+    both = equivalences(table, MATCHED, RATE_POINTS)
+    row, other = both.iloc[0], both.iloc[1]["verdict"]
     return Line(
-        f"Under BN, L2 is a learning rate: without it, at the matched rate, the accuracy is the "
-        f"same within ±{RATE_POINTS} points (90% interval)",
+        f"So the accuracy of BN is the same with L2, on the head too, and at the matched rate, "
+        f"within ±{RATE_POINTS} points (90% interval)",
         row["verdict"],
-        interval(row),
+        f"{interval(row)} (L2 and no L2 at the same rate: {other})",
         row["seeds"],
         NOTEBOOK,
     )
@@ -135,6 +151,7 @@ def lines(folder: Path = RESULTS) -> list[Line]:
         same_run("SGD", 4, within=1e-10),
         same_run("Adam", 2, within=1e-6),
         equilibrium(folder),
+        same_as_a_rate(),
         only_a_rate(folder),
         *judged_lines(effect, folder),
         few_images(folder),
