@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch import Tensor, nn
 
 from evidence.measures.faster import make_network
 from evidence.measures.sgd import endless, step
@@ -34,20 +35,27 @@ def settings() -> dict[str, Setting]:
 def measure(setting: Setting, seed: int, data: Data) -> dict:
     """``ms_per_step`` and its ratio to that without a norm, both by norm."""
     batch = next(endless(data.train, setting.batch_size, seed))
-    models, optimizers, timed = {}, {}, {}
+    models = {}
     for norm in NORMS:
         if setting.network != "CNN" and norm == "GN":  # an MLP's units have no order to group
             continue
         torch.manual_seed(seed)
         models[norm] = make_network(setting.network, norm)
-        optimizers[norm] = torch.optim.SGD(models[norm].parameters(), 1e-3, fused=True)
-        timed[norm] = []
-    for _ in range(setting.turns + 1):
-        for norm in models:
-            start = time.process_time()
-            for _ in range(setting.steps):
-                step(models[norm], optimizers[norm], *batch)
-            timed[norm].append((time.process_time() - start) / setting.steps)
-    # The first turn is left out: it also allocates memory and chooses kernels.
-    ms = {norm: 1_000 * median(seconds[1:]) for norm, seconds in timed.items()}
+    ms = milliseconds_per_step(models, batch, setting.turns, setting.steps)
     return {"ms_per_step": ms, "ratio": {norm: ms[norm] / ms["none"] for norm in ms}}
+
+
+def milliseconds_per_step(
+    models: dict[str, nn.Module], batch: tuple[Tensor, Tensor], turns: int = 15, steps: int = 10
+) -> dict[str, float]:
+    """The median over the turns, by the models' names; they are trained a little by it."""
+    optimizers = {k: torch.optim.SGD(m.parameters(), 1e-3, fused=True) for k, m in models.items()}
+    timed = {name: [] for name in models}
+    for _ in range(turns + 1):
+        for name, model in models.items():
+            start = time.process_time()
+            for _ in range(steps):
+                step(model, optimizers[name], *batch)
+            timed[name].append((time.process_time() - start) / steps)
+    # The first turn is left out: it also allocates memory and chooses kernels.
+    return {name: 1_000 * median(seconds[1:]) for name, seconds in timed.items()}
