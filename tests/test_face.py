@@ -7,11 +7,13 @@ import re
 from importlib.metadata import packages_distributions
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT
 from PIL import Image
 
+from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
 from machinery import setup
 from machinery.files import between
 from tools import contents, pictures, publish, readme
@@ -29,6 +31,20 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 def test_the_readme_s_numbers_are_those_of_the_notebooks_and_the_results():
     for name, text in readme.parts().items():
         assert between(name).search(README)[0] == text, "make pictures"
+
+
+@pytest.mark.parametrize(
+    "verdicts, said",
+    [
+        ((SUPPORTED, SUPPORTED), "GN + L1 wins.** Over 7 seeds, GN + L1 beats both A and B."),
+        ((SUPPORTED, NOT_DETECTED), "no clear winner.** Over 7 seeds, GN + L1 could not be shown"),
+        ((NOT_DETECTED, CONTRADICTED), "GN + L1 loses.** Over 7 seeds, GN + L1 falls behind B."),
+    ],
+)
+def test_the_first_sentence_follows_the_verdict(monkeypatch, verdicts, said):
+    found = pd.DataFrame({"verdict": verdicts, "seeds": 7}, index=["x", "y"])
+    monkeypatch.setattr(readme, "supersedes", lambda: (found, {"x": "A", "y": "B"}))
+    assert readme.in_short().startswith(f"**What came out: {said}")
 
 
 def test_the_readme_lists_the_notebooks_that_are_there():

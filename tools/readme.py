@@ -46,22 +46,25 @@ def best_of_rates() -> pd.Series:
 
 
 OUTCOME = {  # verdict -> headline, and what became of the claim
-    statistics.SUPPORTED: ("{} wins", "beats both {}"),
-    statistics.NOT_DETECTED: ("no clear winner", "could not be shown to beat both {}"),
-    statistics.CONTRADICTED: ("{} loses", "falls behind both {}"),
+    statistics.SUPPORTED: ("{} wins", "{} beats both"),
+    statistics.NOT_DETECTED: ("no clear winner", "{} could not be shown to beat both"),
+    statistics.CONTRADICTED: ("{} loses", "{} falls behind"),
 }
 
 
 def in_short() -> str:
     found, rivals = supersedes()
-    headline, outcome = OUTCOME[statistics.all_of(list(found.loc[list(rivals), "verdict"]))]
-    both, headline = sentences.listed(rivals.values()), headline.format(ARMS[0])
+    verdicts = found.loc[list(rivals), "verdict"]
+    overall = statistics.all_of(list(verdicts))
+    headline, outcome = (text.format(ARMS[0]) for text in OUTCOME[overall])
+    decided = verdicts if overall == statistics.NOT_DETECTED else verdicts[verdicts == overall]
+    names = sentences.listed(rivals[name] for name in decided.index)
     best = best_of_rates().sort_values(ascending=False)
     norms = [f"{value:.0f}% with {norm}" for norm, value in best.items() if norm != "none"]
     return (
-        f"**What came out: {headline}.** Over {found['seeds'].min()} seeds, {ARMS[0]} "
-        f"{outcome.format(both)}. **A norm or none is another matter:** after two short epochs of "
-        "plain SGD, each seed at the best of six learning rates, the same network gets "
+        f"**What came out: {headline}.** Over {found['seeds'].min()} seeds, {outcome} {names}. "
+        "**A norm or none is another matter:** after two short epochs of plain SGD, each seed at "
+        "the best of six learning rates, the same network gets "
         f"{sentences.listed(norms)} of the test images right, and {best['none']:.0f}% without."
     )
 

@@ -135,18 +135,23 @@ def _bounded(name: str, data: bytes) -> None:
             other = ".xlsb" if "xl/workbook.bin" in inside else other
             raise InputError(f"{name} is {other}: open it in a spreadsheet program and save it "
                              "as .xlsx.")  # fmt: skip
+        sheets = [p for p in inside if p.startswith("xl/worksheets/") and p.endswith(".xml")]
         count = 0
-        for part in inside:
-            if not part.startswith("xl/worksheets/") or not part.endswith(".xml"):
-                continue
-            with archive.open(part) as file:
-                for size, bad in _sizes(file):
-                    if bad:
-                        raise InputError(f"{_title(archive, part)}!{bad}, which nothing can be "
-                                         "computed with: type a number there.")  # fmt: skip
-                    count += size
-                    if count > CELLS:
-                        raise too_large
+        for part, size, bad in _sizes_of(archive, sheets):
+            if bad:
+                raise InputError(f"{_title(archive, part)}!{bad}, which nothing can be "
+                                 "computed with: type a number there.")  # fmt: skip
+            count += size
+            if count > CELLS:
+                raise too_large
+
+
+def _sizes_of(archive: zipfile.ZipFile, sheets: list[str]) -> Iterator[tuple[str, int, str]]:
+    """What ``_sizes`` finds in each of the sheets, with the sheet."""
+    for part in sheets:
+        with archive.open(part) as file:
+            for size, bad in _sizes(file):
+                yield part, size, bad
 
 
 def _sizes(file) -> Iterator[tuple[int, str]]:
