@@ -347,3 +347,9 @@ def test_under_a_norm_l2_is_a_rate_and_the_line_says_so(norm):
 
 def test_without_a_norm_no_rate_replaces_l2():
     assert scaling.unmatched("none")[0] > 1e-4
+
+
+@pytest.mark.parametrize("matched, unmatched", [(1e-3, 1.0), (1e-15, 1e-12)])
+def test_a_run_that_no_rate_replaces_contradicts_the_line(monkeypatch, matched, unmatched):
+    monkeypatch.setattr(scaling, "unmatched", lambda norm: (matched, unmatched))
+    assert penalties.same_as_a_rate().verdict == CONTRADICTED
