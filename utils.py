@@ -440,10 +440,7 @@ def fit(
     optimizer, scheduler = make_optimizer(experiment, model, per_epoch * experiment.epochs)
     checkpoint = None
     if directory is not None:
-        identity = {"experiment": asdict(experiment), "data": data.fingerprint()}
-        parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        label = f"{experiment.label}-seed{experiment.seed}"
-        checkpoint = Checkpoint(directory, label, identity | {"network": str(model)}, parts)
+        checkpoint = checkpoint_in(directory, run, data, optimizer, scheduler)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
     # At most 5,000 of the training images, the same ones after each epoch.
@@ -463,6 +460,14 @@ def fit(
                     checkpoint.save(run.history.epochs)
     say_if_interrupted(run)
     return run
+
+
+def checkpoint_in(directory: str | Path, run: Run, data: Data, optimizer, scheduler) -> Checkpoint:
+    """The run's checkpoint, which can be continued by the same experiment on the same data only."""
+    experiment, model = run.experiment, run.model
+    identity = {"experiment": asdict(experiment), "data": data.fingerprint(), "network": str(model)}
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    return Checkpoint(directory, f"{experiment.label}-seed{experiment.seed}", identity, parts)
 
 
 def check_trainable(experiment: Experiment, images: Images) -> None:
