@@ -17,7 +17,7 @@ from evidence.statistics import (
 
 
 def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool = True) -> str:
-    """As in "+0.031 [-0.033, +0.095] points" or "1.63× [1.18, 2.25]".
+    """As in "+0.031 [-0.033, +0.095] points", "+35.3 [+28.4, +42.3] points", "1.63× [1.18, 2.25]".
 
     Args:
         row: of ``contrasts`` or ``equivalences``.
@@ -31,7 +31,7 @@ def interval(row: Mapping, ratio: bool = False, unit: str = "points", sign: bool
     if ratio:
         mean, low, high = (times(v) for v in np.exp([mean, low, high]))
         return f"{mean} [{low[:-1]}, {high[:-1]}]"
-    look = "+.3f" if sign else ".3f"
+    look = ("+" if sign else "") + (".3f" if high - low < 2 else ".1f")
     return f"{mean:{look}} [{low:{look}}, {high:{look}}] {unit}"
 
 

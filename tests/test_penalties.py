@@ -353,3 +353,12 @@ def test_without_a_norm_no_rate_replaces_l2():
 def test_a_run_that_no_rate_replaces_contradicts_the_line(monkeypatch, matched, unmatched):
     monkeypatch.setattr(scaling, "unmatched", lambda norm: (matched, unmatched))
     assert penalties.same_as_a_rate().verdict == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    "row, text",
+    [((0.031, -0.033, 0.095), "+0.031 [-0.033, +0.095] points"),
+     ((35.34, 28.418, 42.262), "+35.3 [+28.4, +42.3] points")],
+)  # fmt: skip
+def test_a_wide_interval_shows_no_digits_that_it_does_not_know(row, text):
+    assert sentences.interval(dict(zip(("mean", "low", "high"), row, strict=True))) == text
