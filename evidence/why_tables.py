@@ -36,7 +36,7 @@ def fastest_rates(results: pd.DataFrame) -> pd.Series:
 
 
 def arms(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs of each arm at its own best rate, and all at the one that suits no norm best."""
+    """The runs of each arm at its own best rate, and all at the best one without a norm."""
     runs, best, found = counted(results), fastest_rates(results), {}
     for network, norm in best.index:
         own = runs[(runs["network"] == network) & (runs["norm"] == norm)].set_index("seed")
@@ -87,6 +87,13 @@ def log_largest_rates(results: pd.DataFrame) -> pd.DataFrame:
 # The least that a float32 can hold. A gradient that comes out as 0 is smaller still, so counting it
 # as this makes vanishing look better than it is.
 LEAST = 2.0**-149
+
+
+def vanished(results: pd.DataFrame) -> set[str]:
+    """Where a gradient came out as 0, as in "none, plain, He": the spread is larger still."""
+    kind = results["residual"].map({True: "residual", False: "plain"})
+    arm = results["norm"] + ", " + kind + ", " + results["init"]
+    return set(arm[results["smallest"] < LEAST])
 
 
 def log_gradient_ranges(results: pd.DataFrame) -> pd.DataFrame:

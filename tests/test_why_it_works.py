@@ -12,6 +12,7 @@ from scipy import stats
 from evidence import grids, results, why_sentences, why_tables
 from evidence.claimed import why_it_works as why
 from evidence.grids import GRIDS
+from evidence.measures.gradients import INITS
 from evidence.measures.smoothness import LEVELS
 from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED, contrasts
 
@@ -197,11 +198,14 @@ def test_gradients_that_shrink_in_all_layers_alike_are_seen_to_vanish(tmp_path):
         if row["norm"] == "none" and row["depth"] == 40:
             row["smallest"] = row["largest"] = 0.0
     write(tmp_path, "gradients", made)
-    table = why_tables.log_gradient_ranges(results.load_results("gradients", tmp_path))
+    rows_there = results.load_results("gradients", tmp_path)
+    table = why_tables.log_gradient_ranges(rows_there)
     at_5, at_40 = 1e-9 ** (5 / 40), 1e-9
     spread = np.exp(table[["BN, plain, He", "none, plain, He"]]).mean()
     assert spread.iloc[0] == pytest.approx(at_5 / at_40, rel=0.1)
     assert spread.iloc[1] == pytest.approx(at_5 / 2.0**-149, rel=0.1)  # 0 counts as the least
+    places = {f"{kind}, {init}" for kind in ("plain", "residual") for init in INITS}
+    assert why_tables.vanished(rows_there) == {f"none, {place}" for place in places}
 
 
 def test_probes_are_compared_where_all_arms_got(tmp_path):
@@ -373,29 +377,36 @@ def parts(*effects, spread=0.05):
     return contrasts(table, {f"P{i}": (f"a{i}", "b") for i in range(len(effects))})
 
 
-E, ONE = "(2.72× [2.64, 2.80])", "(1.00× [0.97, 1.03])"  # either way round
+E, LESS = "(2.72×)", "(0.37×)"
 
 
 @pytest.mark.parametrize(
     ("effects", "expected"),
     [
         ((1, 1), f"It is more at P0 {E} and at P1 {E}."),
-        ((-1, -1), f"It is less at P0 {E} and at P1 {E}."),
-        ((0, 0), f"No difference was detected at P0 {ONE} and at P1 {ONE}."),
-        ((-1, 1), f"It is more at P1 {E}; it is less at P0 {E}."),
-        ((0, 1), f"It is more at P1 {E}; no difference was detected at P0 {ONE}."),
+        ((-1, -1), f"It is less at P0 {LESS} and at P1 {LESS}."),
+        ((0, 0), "No difference was detected at P0 and at P1."),
+        ((-1, 1), f"It is more at P1 {E}; it is less at P0 {LESS}."),
+        ((0, 1), f"It is more at P1 {E}; no difference was detected at P0."),
     ],
 )
-def test_a_sentence_has_each_part_with_its_verdict(effects, expected):
+def test_a_sentence_has_each_part_with_its_verdict_and_the_table_s_number(effects, expected):
+    words = ("it is more", "it is less", "no difference was detected")
     found = parts(*effects)
-    said = why_sentences.in_each(found, "it is more", "it is less", name="at {}".format)
-    assert said == expected
+    assert why_sentences.in_each(found, *words, name="at {}".format) == expected
+    headed = why_sentences.in_each(found, *words, name="at {}".format, head="In CNNs")
+    assert headed == f"In CNNs: {expected[0].lower()}{expected[1:]}"
 
 
-def test_a_sentence_in_points_has_signs_only_where_nothing_was_detected():
+def test_a_sentence_in_points_has_signs():
     said = why_sentences.in_each(parts(-1, 0), "above", "below", ratio=False)
-    assert said.startswith("Below P0 (1.000 [0.9") and "no difference was detected P1 (" in said
-    assert said.split("P1 (")[1][0] in "+-"
+    assert said == "Below P0 (-1.0 points); no difference was detected in P1."
+
+
+def test_a_bound_is_said_to_be_one():
+    found = parts(np.log(4e37), 1)
+    said = why_sentences.in_each(found, "more in", "less in", at_least={"P0"})
+    assert said == "More in P0 (at least 4·10³⁷×) and P1 (2.72×)."
 
 
 def test_a_sentence_says_what_was_left_out():
@@ -405,13 +416,88 @@ def test_a_sentence_says_what_was_left_out():
     assert "1 seed is left out" in why_sentences.in_each(found.assign(left_out=1), "more", "less")
 
 
+def judged(**effects):
+    found = parts(*effects.values())
+    found.index = pd.MultiIndex.from_tuples([("It is", part) for part in effects])
+    return found.rename_axis(["claim", "part"])
+
+
+def test_rates_are_said_norm_by_norm():
+    said = why_sentences.on_rates(judged(**{"BN, CNN": 1, "BN, MLP": 0, "GN, CNN": -1}))
+    assert said == [
+        f"BN trains at larger rates in the CNN {E}; BN was not found to differ in the MLP.",
+        f"GN only trains at smaller ones in the CNN {LESS}.",
+    ]
+
+
+def test_gradients_are_said_kind_by_kind():
+    small = "N(0, 0.01)"
+    effects = {f"plain, {small}": 1, "plain, He": -1, f"residual, {small}": 1, "residual, He": 0}
+    said = why_sentences.on_gradients(judged(**effects), at_least={f"plain, {small}"})
+    less = f"with BN, gradients spread less from {small}"
+    assert said == [
+        f"Plain CNNs: {less} (at least 2.72×); gradients spread more with BN from He {LESS}.",
+        f"CNNs with skips: {less} {E}; no difference was detected from He.",
+    ]
+
+
+def test_depths_are_said_one_by_one():
+    effects = {"BN, plain, depth 20": 1, "LN, plain, depth 20": 0, "BN, residual, depth 20": -1}
+    assert why_sentences.on_depth(judged(**effects)) == [
+        "Plain, depth 20: accuracy is higher with BN (+1.0 points); no difference was detected "
+        "with LN.",
+        "With skips, depth 20: accuracy is lower with BN (-1.0 points).",
+    ]
+
+
 def test_how_many_seeds_stand_behind_is_said():
     assert why_sentences.standing(10, 10) == "All 10 seeds stand behind this section."
     assert "Only 3 of the 10 planned seeds" in why_sentences.standing(3, 10)
 
 
-def test_costs_and_shares_are_said():
-    said = why_sentences.compared_costs(pd.Series({"none": 1.0, "BN": 1.5, "LN": 0.95}))
-    assert said == "Beside a step without a norm, one takes 1.50× with BN and 0.95× with LN."
+def test_runs_in_which_no_rate_trained_are_said():
+    assert why_sentences.untrained([]) == []
+    said = why_sentences.untrained(["CNN, none", "ReLU MLP, BN", "ReLU MLP, BN"])
+    assert "In one run of the CNN without a norm, no rate trained." in said
+    assert "In 2 runs of the ReLU MLP with BN, no rate trained." in said
+
+
+def test_a_price_within_the_runs_range_is_none():
+    ratios = pd.DataFrame({"none": [1.0] * 3, "BN": [1.4, 1.5, 1.6], "LN": [0.9, 0.95, 1.1]})
+    free = "no price was measurable with LN (0.95×; 0.90 to 1.10× over the runs)."
+    said = why_sentences.compared_costs(ratios)
+    assert said == f"A step takes 1.50× as long with BN as without a norm; {free}"
+    assert why_sentences.compared_costs(ratios.drop(columns="BN")) == f"N{free[1:]}"
+
+
+def test_the_theorem_and_the_share_are_said():
+    said = why_sentences.exactness(SUPPORTED, "largest error 0 in 10 draws")
+    assert said == "The theorem holds to rounding: largest error 0 in 10 draws."
+    assert why_sentences.exactness(CONTRADICTED, "…").startswith("The theorem fails")
     said = why_sentences.share_taken(pd.DataFrame({"first": [0.01, 0.02], "second": [0.03, 0.02]}))
     assert "2.0% of" in said and "(1.0 to 3.0% by layer and seed)" in said
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        (-1, "costs 1.000 [0.9"),
+        (1, "even gains accuracy: 1.000 [0.9"),
+        (0, "was not found to change accuracy: "),
+    ],
+)
+def test_what_detaching_costs_is_said_whatever_it_is(shift, expected):
+    noise = np.random.default_rng(RNG).normal(0, 0.05, 10)
+    scores = pd.DataFrame({"LN-simple": 97 + 0 * noise, "LN": 97.0})
+    scores["σ detached"] = 97 + shift + noise - noise.mean()
+    said = why_sentences.cost_of_detaching(scores)
+    assert expected in said and ("does not explain" in said) == (shift == -1)
+    assert ("the worst of all variants" in said) == (shift == -1)
+    scores["DetachNorm"] = 90.0
+    assert "the worst" not in why_sentences.cost_of_detaching(scores)
+
+
+def test_verdicts_are_counted():
+    said = why_sentences.tally([SUPPORTED, SUPPORTED, CONTRADICTED])
+    assert said == "Of the 3 claims, 2 are supported, 1 contradicted."
+    assert why_sentences.tally([NOT_DETECTED]) == "Of the 1 claims, 1 is not detected."

@@ -74,8 +74,8 @@ def smoother(text: str, norm: str) -> list[Claim]:
 # The texts stand in a table: "1.50×" there is that much more without the norm where less is better,
 # and that much more with it where more is better.
 CLAIMS = [
-    *faster("BN trains faster: fewer steps to 97%, each at its best rate", "BN", ": steps"),
-    *faster("So it does at the rate that suits no norm best", "BN", ", shared rate: steps"),
+    *faster("BN trains faster: fewer steps to 97%, each at the best rate tried", "BN", ": steps"),
+    *faster("So it does at the best rate without a norm", "BN", ", shared rate: steps"),
     *faster("BN trains more efficiently: less CPU time to 97%", "BN", ": seconds"),
     *faster("LN trains faster: fewer steps to 97%", "LN", ": steps"),
     *larger("BN trains at larger learning rates", *(("BN", n) for n in NETWORKS)),
@@ -86,11 +86,13 @@ CLAIMS = [
         *("plain, N(0, 0.01)", "plain, Xavier"),
     ),
     *tamer(
-        "BN keeps gradients from exploding in residual CNNs: they spread less",
+        "In CNNs with skips, too, gradients spread less with BN",
         *("residual, N(0, 0.01)", "residual, Xavier", "residual, He"),
     ),
     *tamer("BN tames gradients in plain CNNs with He's start as well", "plain, He"),
-    *deeper("BN makes very deep plain CNNs trainable (one epoch, best rates)", ["BN"], "plain"),
+    *deeper(
+        "BN makes very deep plain CNNs trainable (one epoch, best rates tried)", ["BN"], "plain"
+    ),
     *deeper("LN and GN make very deep plain CNNs trainable, too", ["LN", "GN"], "plain"),
     *deeper("BN helps very deep CNNs with skips as well", ["BN"], "residual"),
     *smoother("BN makes the loss smoother along the gradient: by all three probes", "BN"),
@@ -139,7 +141,8 @@ def line_of(text: str, parts: pd.DataFrame, ratio: bool) -> Line:
     effect = interval(least, ratio=ratio)
     if len(parts) > 1:
         held = int((parts["verdict"] == SUPPORTED).sum())
-        effect += f" ({least.name}, the weakest; {held} of {len(parts)} parts are supported)"
+        verb = "is" if held == 1 else "are"
+        effect += f" ({least.name}, the weakest; {held} of {len(parts)} parts {verb} supported)"
     return Line(text, all_of(list(parts["verdict"])), effect, int(least["seeds"]), NOTEBOOK)
 
 
