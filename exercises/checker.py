@@ -154,6 +154,8 @@ def _wrong(exercise: Exercise, watched: Watched, what: str, k: int) -> Verdict:
     labels = labels_of(exercise.expected)
     before = labels[: labels.index(what)]
     known = f"{words.listed(before)} right, but " if before else ""
+    if len(before) > 4:
+        known = f"the first {len(before)} things that are checked are right, but "
     said = f"{known}{what} {words.pattern(exercise, watched, what, k)}."
     text = f"✗ {exercise.name}: not right yet, and none of the mistakes known here. "
     text += words.sentence(said)
@@ -201,9 +203,10 @@ def _raising(exercise: Exercise, watched: Watched) -> Mistake | None:
 
 
 def _fails_alike(a: Watched, b: Watched) -> bool:
-    """Whether two answers raise the same in the same case."""
-    messages = {re.sub(r"dimension \d+", "dimension", repr(w.error)) for w in (a, b)}
-    return len(messages) == 1 and len(a.seen) == len(b.seen)
+    """Whether two answers raise the same in the same case, a + b or b + a."""
+    messages = [re.sub(r"dimension \d+", "", repr(w.error)) for w in (a, b)]
+    one, other = (sorted(re.findall(r"\w+", message)) for message in messages)
+    return one == other and len(a.seen) == len(b.seen)
 
 
 def _showed_alike(a: Watched, b: Watched) -> bool:

@@ -102,7 +102,7 @@ def hooks_show(answer, model, x, y):
     for name in layers(model):
         if name in found:
             yield f"the norm for {name}", found[name]
-    yield "hooks left on the model", str(hooks_on(model))
+    yield "hooks left on the model", hooks_on(model)
     left = [p.grad is not None and bool(p.grad.any()) for p in model.parameters()]
     yield "gradients left on the parameters", str(any(left))
     yield "the mode afterwards", mode_of(model)

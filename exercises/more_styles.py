@@ -268,7 +268,11 @@ def holm_one_by_one(p):
 
 STYLES = NORM_STYLES | {
     "workbook_cell": ("=VAR.P(P8:Q15)", "=SUMSQ(P8:Q15)/16-P16^2", "=VAR(P8:Q15)*15/16",
-                      '=IF(COUNT($P$8:$Q$15)=16,SUMPRODUCT((P8:Q15-bn_mean_2)^2)/16,"?")'),
+                      '=IF(COUNT($P$8:$Q$15)=16,SUMPRODUCT((P8:Q15-bn_mean_2)^2)/16,"?")',
+                      "=VARP(p8:p15,q8:q15)", "=VARPA('Illustration'!P8:Q15)",
+                      "=DEVSQ(P8:Q11,P12:Q15)/(ROWS(P8:Q15)*COLUMNS(P8:Q15))",
+                      "=COVAR(P8:Q15,P8:Q15)", "=ROUND(COVARIANCE.P(P8:Q15,P8:Q15),7)",
+                      "=DEVSQ(P8:Q15)/COUNTA(P8:Q15)", "=SUMSQ(P8:Q15)/16-(-P16)^2"),
     "l1_loss": (l1_by_layers, l1_as_a_vector, l1_by_signs),
     "l2_loss": (l2_by_dots, l2_from_norms),
     "train_step": (step_with_two_backwards, step_by_gradients),

@@ -63,7 +63,7 @@ def steps_show(answer, model, x, y, l1, l2):
         p.grad = torch.full_like(p, 0.2)  # left by somebody else
     first = finished(answer(model, optimizer, x, y, l1, l2))
     yield "the loss of the first step", first
-    yield "how often the optimizer stepped", str(len(taken))
+    yield "how often the optimizer stepped", len(taken)
     yield "the running statistics after it", flat([*model.buffers()][:2])
     yield "the weights after it", flat(weights(model))
     yield "γ, β and the biases after it", flat([p for p in model.parameters() if p.ndim < 2])

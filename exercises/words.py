@@ -54,7 +54,8 @@ def pattern(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
     if all(isinstance(f, Tensor) and isinstance(w, Tensor) and fits(f, w) for f, w in pairs):
         everything = [torch.cat([v.flatten() for v in side]) for side in zip(*pairs, strict=True)]
         if said := _regular(what, *everything):
-            return f"{said}, everywhere"
+            flows = what.startswith("the gradient of ") and said == "is 0"
+            return f"{said}, everywhere" + f": no gradient flows to {what[16:]}" * flows
     said = _regular(what, found.flatten(), wanted.flatten())
     return f"{said}, in this case" if said else differs(what)
 
@@ -66,8 +67,7 @@ def _regular(what: str, found: Tensor, wanted: Tensor) -> str:
     verb = is_or_are(what)
     if not same(wanted, torch.zeros_like(wanted)):
         if not found.any():
-            flows = what.startswith("the gradient of ")
-            return f"{verb} 0: no gradient flows to {what[16:]}" if flows else f"{verb} 0"
+            return f"{verb} 0"
         factor = (found * wanted).sum() / wanted.square().sum()
         if same(found, factor * wanted):
             return f"{verb} {factor:.3f} times what it should be"
@@ -102,6 +102,8 @@ def example(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
 
 def apart(a: float, b: float) -> tuple[str, str]:
     """Two numbers, with as many decimals as it takes to tell them apart."""
+    if a.is_integer() and b.is_integer():
+        return f"{a:.0f}", f"{b:.0f}"
     for digits in range(3, 12):
         if (shown := (f"{a:.{digits}f}", f"{b:.{digits}f}"))[0] != shown[1]:
             break
