@@ -107,11 +107,12 @@ def diagnose(exercise: Exercise, watched: Watched, what: str) -> tuple[Mistake, 
 def _begins_alike(exercise: Exercise, answer, seen: dict, what: str) -> bool:
     """Whether an answer shows what was seen in the last case, up to ``what``."""
     try:
-        for label, value in exercise.observe(answer, **copied(exercise.inputs[-1])):
-            if not same(plain(value), seen.get(label)):
-                return False
-            if label == what:
-                break
+        with torch.enable_grad():  # as some mistakes switch gradients off
+            for label, value in exercise.observe(answer, **copied(exercise.inputs[-1])):
+                if not same(plain(value), seen.get(label)):
+                    return False
+                if label == what:
+                    break
     except Exception:  # whatever two mistakes lead to; the learner's answer did not raise
         return False
     return True

@@ -61,7 +61,9 @@ KNOWN = {*OF_NUMBERS, *OF_VALUES, *OF_ARRAYS, *OF_SHAPES, "IF"}
 
 
 def rounded(value, digits):
-    return np.round(value * 10.0**digits) / 10.0**digits
+    """Half away from 0, as spreadsheets round."""
+    scaled = value * 10.0**digits
+    return np.sign(scaled) * np.floor(np.abs(scaled) + 0.5 + 1e-9) / 10.0**digits
 
 
 def called(name: str, args: list, arrays: bool):
@@ -114,7 +116,9 @@ def checked(compute: Callable):
         return Wrong("#N/A")
     if isinstance(value, str):
         return value
-    return value if np.all(np.isfinite(value)) else Wrong("#DIV/0!" if np.size(value) else "#NUM!")
+    if np.all(np.isfinite(value)):
+        return value
+    return Wrong("#DIV/0!" if np.any(np.isinf(value)) else "#NUM!")
 
 
 # ------------------------------------------------------------------------------ formulas
