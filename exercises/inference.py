@@ -116,7 +116,7 @@ FOLD_MISTAKES = (
     ),
     Mistake(
         "ε forgotten",
-        "The norm divides by √(running_var + ε).",
+        "The norm divides by √(running_var + ε), and bn.eps is not always small.",
         {"scale": lambda bn: bn.weight / bn.running_var.sqrt()},
     ),
     Mistake(

@@ -128,7 +128,7 @@ FORMULA_MISTAKES = [
     ),
     Mistake(
         "a fixed ε",
-        "ε comes as an argument; it is not always 0.00001.",
+        "ε is an argument, added to the variance as it is: not always 0.00001, and no lower limit.",
         {"root": lambda var, eps: (var + 1e-5).sqrt()},
     ),
     Mistake(
