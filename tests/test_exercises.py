@@ -4,11 +4,14 @@ import contextlib
 import io
 import random
 import time
+import warnings
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+from openpyxl import load_workbook
+from openpyxl.worksheet.formula import ArrayFormula
 from torch import Tensor, nn
 
 from exercises import checker, guard, learner, words
@@ -246,6 +249,15 @@ def test_sentences_are_grammar_and_show_where_numbers_differ():
     assert "expected 'supported', found 'Supported'" in text
 
 
+def test_lists_of_anything_become_numbers_without_a_warning():
+    numbers, graph = np.array([1.0, 2.0]), torch.ones(2, requires_grad=True) * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plain([numbers, graph, [3.0, 4]]).tolist() == [[1, 2], [2, 2], [3, 4]]
+        assert plain(iter([graph.sum(), 1])).tolist() == [4, 1]
+    assert plain(np.array("a text")) == "a text"
+
+
 def test_a_regularity_is_said_of_all_cases_or_of_one():
     norm = EXERCISES["bn_forward"].recipe()
     text = judge(EXERCISES["bn_forward"], lambda x, *v: norm(x, *v) * len(x)).text
@@ -472,6 +484,15 @@ FORMULAS = [  # what LibreOffice shows for them too
 @pytest.mark.parametrize("formula, value", FORMULAS)
 def test_formulas_are_computed_as_in_a_spreadsheet(formula, value):
     assert computed(formula, PIXELS) == pytest.approx(value)
+
+
+def test_an_array_formula_in_the_file_is_computed_as_one(tmp_path):
+    path = my_copy(tmp_path / "repair.xlsx", formula := "=SUM((P8:Q15-P16)^2)/16")
+    assert "#VALUE!" in judge(EXERCISES["workbook_cell"], path).text
+    book = load_workbook(path)
+    book["Illustration"]["P17"] = ArrayFormula("P17", formula)
+    book.save(array := tmp_path / "array.xlsx")
+    assert judge(EXERCISES["workbook_cell"], array).kind == RIGHT
 
 
 @pytest.mark.parametrize("formula, shown", [
