@@ -7,10 +7,11 @@ a diagnosis is itself a computation.
     from exercises import check
     check("batch_norm", MyBatchNorm)
 
-``exercise`` says what an exercise is, ``checker`` compares and diagnoses, ``guard`` runs the
-learner's code, ``learner`` has what they call and remembers what is right. The other modules have
-the exercises, by topic; ``catalogue`` lists them by lesson. Their texts are in ``lessons/``, from
-which ``python -m tools.exercises`` writes the notebooks with stubs and those with solutions.
+``exercise`` says what an exercise is, ``checker`` compares and diagnoses, ``words`` says what it
+found, ``guard`` runs the learner's code, ``learner`` has what they call and remembers what is
+right. The other modules have the exercises, by topic, with ``layer`` and ``spreadsheet`` to observe
+two of them; ``catalogue`` lists them by lesson. Their texts are in ``lessons/``, from which
+``python -m tools.exercises`` writes the notebooks with stubs and those with solutions.
 """
 
 from exercises.learner import check, check_uncounted, progress

@@ -93,7 +93,7 @@ NO_MEAN = Mistake(
 )
 NO_VARIANCE = Mistake(
     "the way through σ² left out",
-    "σ² depends on x too: the mean of γ·dy·x̂, times x̂, is still to be taken off.",
+    "σ² depends on x too, so that a third term is still to be taken off: differentiate through it.",
     {"through_variance": lambda g, xhat, dims: 0 * g},
 )
 COMMON_MISTAKES = (

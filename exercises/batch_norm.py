@@ -1,13 +1,15 @@
 """Batch norm as a whole layer: both modes, its memory, and what is saved."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from exercises import norms
-from exercises.cases import activations, gradient
-from exercises.exercise import Exercise, Mistake, NotYet, Unfit, finished
+from exercises.cases import activations
+from exercises.exercise import Exercise, Mistake
+from exercises.layer import layer_shows
 from exercises.running import (
     BIASED_STORED,
     DIMS,
@@ -19,11 +21,10 @@ from exercises.running import (
 )
 
 
-def remember(layer, x: Tensor, stored: Callable, blend: Callable) -> None:
-    with torch.no_grad():
+def remember(layer, x: Tensor, stored: Callable, blend: Callable, quiet: Callable) -> None:
+    with quiet():
         layer.running_mean.copy_(blend(layer.running_mean, x.mean(DIMS), layer.momentum))
         layer.running_var.copy_(blend(layer.running_var, stored(x), layer.momentum))
-        layer.num_batches_tracked += 1
 
 
 def as_buffers(layer, channels: int) -> None:
@@ -61,6 +62,11 @@ def layer_recipe(
     updates: Callable = lambda layer: layer.training,
     from_batch: Callable = lambda layer: layer.training,
     called: tuple[str, str] = ("weight", "bias"),
+    starts: tuple[float, float] = (1.0, 0.0),
+    defaults: tuple[float, float] = (1e-5, 0.1),
+    quiet: Callable = torch.no_grad,
+    counts: Callable = lambda layer: layer.training,
+    evaluated: Callable = lambda y: y,
     **steps,
 ):
     """The class of a layer (channels, eps, momentum)."""
@@ -68,21 +74,24 @@ def layer_recipe(
     used = {key: steps[key] for key in ("root", "affine") if key in steps}
 
     class Layer(nn.Module):
-        def __init__(self, channels, eps=1e-5, momentum=0.1):
+        def __init__(self, channels, eps=defaults[0], momentum=defaults[1]):
             super().__init__()
             self.eps, self.momentum = eps, momentum
-            self.register_parameter(called[0], nn.Parameter(torch.ones(channels)))
-            self.register_parameter(called[1], nn.Parameter(torch.zeros(channels)))
+            for name, start in zip(called, starts, strict=True):
+                self.register_parameter(name, nn.Parameter(torch.full((channels,), start)))
             keep(self, channels)
 
         def forward(self, x):
             gamma, beta = getattr(self, called[0]), getattr(self, called[1])
             if updates(self):
-                remember(self, x, stored, blend)
+                remember(self, x, stored, blend, quiet)
+            if counts(self):
+                self.num_batches_tracked += 1
             if from_batch(self):
                 return forward(x, gamma, beta, 1, self.eps)
             evaluate = eval_recipe(**used)
-            return evaluate(x, self.running_mean, self.running_var, gamma, beta, self.eps)
+            kept = self.running_mean, self.running_var
+            return evaluated(evaluate(x, *kept, gamma, beta, self.eps))
 
     return Layer
 
@@ -93,66 +102,6 @@ def layer_cases() -> list[dict]:
          "x": case["x"], "gamma": case["gamma"], "beta": case["beta"]}
         for k, case in enumerate(activations())
     ]  # fmt: skip
-
-
-def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tuple[str, object]]:
-    """Two steps of training, an evaluation, and what is saved."""
-    layer = made(answer, channels, eps, momentum)
-    yield "running_var of a new layer", kept(layer, "running_var")
-    affine = scale_and_shift(layer, gamma, beta)
-    x.requires_grad_()
-    y = finished(layer(x))
-    yield "the output in training", y
-    yield "the gradient of x", gradient(y, x)
-    for name, found in zip("γβ", affine, strict=True):
-        yield f"the gradient of {name}", gradient(y, found)
-    layer(2 * x.detach() + 1)
-    yield "running_mean after two steps", kept(layer, "running_mean")
-    yield "running_var after two steps", kept(layer, "running_var")
-    with torch.no_grad():
-        yield "the output in training under no_grad", layer(x)
-        layer.eval()
-        yield "the output in evaluation", layer(x)
-    yield "the output in evaluation with gradients on", layer(x)
-    yield "running_mean after evaluation", kept(layer, "running_mean")
-    yield "the parameters", names(layer.named_parameters())
-    yield "the state_dict", names(layer.state_dict().items())
-
-
-def made(answer, channels: int, eps: float, momentum: float) -> nn.Module:
-    if isinstance(answer, nn.Module):
-        raise Unfit("give the class itself, not a layer that is already made.")
-    layer = finished(answer(channels, eps=eps, momentum=momentum))
-    if not isinstance(layer, nn.Module):
-        raise Unfit("it has to make an nn.Module.")
-    if not list(layer.parameters()) and not hasattr(layer, "running_var"):
-        raise NotYet
-    return layer.double()
-
-
-def kept(layer: nn.Module, name: str):
-    if not hasattr(layer, name):
-        raise Unfit(f"the layer has no {name}.")
-    return getattr(layer, name)
-
-
-def scale_and_shift(layer: nn.Module, gamma: Tensor, beta: Tensor) -> list[Tensor]:
-    """Sets γ and β and gives them: by their names, or else the first two parameters."""
-    own = dict(layer.named_parameters())
-    found = [*own.values(), None, None][:2]
-    for names in (("gamma", "beta"), ("weight", "bias")):
-        if own.keys() >= set(names):
-            found = [own[name] for name in names]
-    for parameter, value in zip(found, (gamma, beta), strict=True):
-        if parameter is None or parameter.numel() != len(value):
-            raise Unfit("it needs two parameters, γ and β, with one number per channel.")
-        parameter.data.copy_(value.view(parameter.shape))
-    return found
-
-
-def names(values) -> str:
-    found = [f"{name} {list(value.shape)}" for name, value in values]
-    return ", ".join(sorted(found)) or "nothing"
 
 
 def not_in_training(layer) -> bool:
@@ -172,9 +121,25 @@ LAYER_MISTAKES = (
         "A new layer starts with mean 0 and variance 1, so that its evaluation changes nothing.",
         {"keep": variance_from_zero},
     ),
+    Mistake(
+        "γ and β that start at 0",
+        "A new layer is to scale by 1 and shift by 0; with γ = 0 it would give nothing but β.",
+        {"starts": (0.0, 0.0)},
+    ),
+    Mistake(
+        "γ and β that start with each other's values",
+        "A new layer is to scale by 1 and shift by 0.",
+        {"starts": (0.0, 1.0)},
+    ),
     BIASED_STORED,
     REVERSED,
     STD_STORED,
+    Mistake(
+        "running statistics that keep the graph",
+        "They would hold on to all batches so far: update them under no_grad(), or from detached "
+        "values.",
+        {"quiet": contextlib.nullcontext},
+    ),
     Mistake(
         "running statistics that are never updated",
         "In training, each batch moves them by `momentum` towards its own.",
@@ -215,6 +180,31 @@ LAYER_MISTAKES = (
         "It computes the right thing; but to load PyTorch's state_dict, they are to be called "
         "weight and bias.",
         {"called": ("gamma", "beta")},
+    ),
+    Mistake(
+        "an evaluation without gradients",
+        "Evaluation mode is not no_grad(): whoever asks for gradients is to get them here too.",
+        {"evaluated": Tensor.detach},
+    ),
+    Mistake(
+        "a counter that never counts",
+        "num_batches_tracked grows by 1 with each batch in training.",
+        {"counts": not_in_training},
+    ),
+    Mistake(
+        "a counter that counts in evaluation too",
+        "num_batches_tracked says how many batches moved the running statistics.",
+        {"counts": lambda layer: True},
+    ),
+    Mistake(
+        "another default for ε",
+        "nn.BatchNorm2d(channels) has eps=1e-5.",
+        {"defaults": (1e-3, 0.1)},
+    ),
+    Mistake(
+        "another default for the momentum",
+        "nn.BatchNorm2d(channels) has momentum=0.1, the weight of the new value.",
+        {"defaults": (1e-5, 0.9)},
     ),
 )
 

@@ -23,7 +23,8 @@ class Draw:
         return (0.5 + 2 * values).round(decimals=1)
 
 
-SHAPES = [(2, 1, 1, 2), (2, 4, 1, 3), (3, 4, 2, 5), (5, 8, 3, 2)]  # (N, C, H, W)
+# (N, C, H, W). In the second, W = C: what is broadcast along the wrong one raises nothing yet.
+SHAPES = [(2, 1, 1, 2), (2, 4, 1, 4), (3, 4, 2, 5), (5, 8, 3, 2)]
 
 
 def activations(**extra) -> list[dict]:
@@ -41,24 +42,38 @@ def activations(**extra) -> list[dict]:
     return cases
 
 
-def norm_output(answer, x: Tensor, gamma: Tensor, beta: Tensor, *rest) -> Tensor:
-    """y of a function (x, gamma, beta, …), or of a layer's class called with (channels, …)."""
+def norm_output(answer, x: Tensor, gamma: Tensor, beta: Tensor, *rest):
+    """y, γ and β of a function (x, gamma, beta, …), or of a class made with (channels, …)."""
     if isinstance(answer, nn.Module):
         raise Unfit("give the class itself, or a function, not a layer that is already made.")
     if not isinstance(answer, type):
-        return finished(answer(x, gamma, beta, *rest))
+        return finished(answer(x, gamma, beta, *rest)), gamma, beta
     layer = answer(len(gamma), *rest)
-    layer.weight.data, layer.bias.data = gamma.data, beta.data
-    layer.weight, layer.bias = nn.Parameter(gamma), nn.Parameter(beta)
-    return finished(layer(x))
+    affine = []
+    for name, value in zip(affine_names(layer), (gamma, beta), strict=True):
+        setattr(layer, name, nn.Parameter(value.detach().clone()))
+        affine.append(getattr(layer, name))
+    return finished(layer(x)), *affine
+
+
+def affine_names(layer: nn.Module) -> list[str]:
+    """What the layer calls γ and β: by the usual names, or else its first two parameters."""
+    own = [name for name, _ in layer.named_parameters()]
+    for names in (("gamma", "beta"), ("weight", "bias"), tuple(own[:2])):
+        if len(names) == 2 and set(names) <= set(own):
+            return list(names)
+    raise Unfit("it needs two parameters, γ and β, with one number per channel.")
 
 
 def forward_and_backward(answer, **case) -> Iterator[tuple[str, object]]:
     """The output and, as the gradient must pass through the statistics too, that of the input."""
-    case["x"].requires_grad_()
-    y = norm_output(answer, *case.values())
+    for name in ("x", "gamma", "beta"):
+        case[name].requires_grad_()
+    y, gamma, beta = norm_output(answer, *case.values())
     yield "the output", y
     yield "the gradient of x", gradient(y, case["x"])
+    yield "the gradient of γ", gradient(y, gamma)
+    yield "the gradient of β", gradient(y, beta)
 
 
 def gradient(y, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from exercises import (
     backward,
     batch_norm,
     comparing,
+    evaluating,
     hooks,
     index_sets,
     inference,
@@ -39,7 +40,7 @@ LESSONS = {
 
 _MODULES = (
     *(index_sets, norms, running, batch_norm, backward, workbook_cell),
-    *(penalties, training, inference, mcnemar, hooks, comparing),
+    *(penalties, training, evaluating, inference, mcnemar, hooks, comparing),
 )
 _ALL = {exercise.name: exercise for module in _MODULES for exercise in module.EXERCISES}
 EXERCISES: dict[str, Exercise] = {name: _ALL[name] for names in LESSONS.values() for name in names}

@@ -5,19 +5,19 @@ A diagnosis is a computation: the known mistakes are run on the same inputs.
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from exercises import guard
+from exercises import guard, words
 from exercises.exercise import Exercise, Mistake, NotYet, Unfit, Watched, copied, plain, same, watch
 
 SECONDS = 10  # for a learner's code, which takes some milliseconds
 RIGHT, MISTAKE, WRONG = "right", "known mistake", "wrong"
 NOT_YET, RAISED, STOPPED = "not yet", "raised", "stopped"
+WRITES = "an argument that is written into"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def judge(exercise: Exercise, answer, seconds: float = SECONDS) -> Verdict:
         if watched.error is not None:
             return _raised(exercise, watched)
         wrong = first_wrong(exercise, watched)
-        return _right(exercise) if wrong is None else _wrong(exercise, watched, *wrong)
+        if wrong is not None:
+            return _wrong(exercise, watched, *wrong)
+        return _writes(exercise, watched.written) if watched.written else _right(exercise)
 
 
 def first_wrong(exercise: Exercise, watched: Watched) -> tuple[str, int] | None:
@@ -105,11 +107,12 @@ def diagnose(exercise: Exercise, watched: Watched, what: str) -> tuple[Mistake, 
 def _begins_alike(exercise: Exercise, answer, seen: dict, what: str) -> bool:
     """Whether an answer shows what was seen in the last case, up to ``what``."""
     try:
-        for label, value in exercise.observe(answer, **copied(exercise.inputs[-1])):
-            if not same(plain(value), seen.get(label)):
-                return False
-            if label == what:
-                break
+        with torch.enable_grad():  # as some mistakes switch gradients off
+            for label, value in exercise.observe(answer, **copied(exercise.inputs[-1])):
+                if not same(plain(value), seen.get(label)):
+                    return False
+                if label == what:
+                    break
     except Exception:  # whatever two mistakes lead to; the learner's answer did not raise
         return False
     return True
@@ -135,8 +138,14 @@ def _right(exercise: Exercise) -> Verdict:
     return Verdict(RIGHT, f"✓ {exercise.name}: right. Checked on {cases} inputs: {checked}.")
 
 
+def _writes(exercise: Exercise, name: str) -> Verdict:
+    text = f"✗ {exercise.name}: what comes back is right, but {name} is no longer what it was. "
+    text += "It belongs to the caller: work on new tensors, not in place (+=, sort(), mul_ …)."
+    return Verdict(MISTAKE, text, WRITES)
+
+
 def _wrong(exercise: Exercise, watched: Watched, what: str, k: int) -> Verdict:
-    example = f"  {_example(exercise, watched, what, k)}"
+    example = f"  {words.example(exercise, watched, what, k)}"
     found = diagnose(exercise, watched, what)
     if found:
         text = f"✗ {exercise.name}: this looks like {found[0].name}. {found[0].advice}"
@@ -145,82 +154,15 @@ def _wrong(exercise: Exercise, watched: Watched, what: str, k: int) -> Verdict:
         return Verdict(MISTAKE, f"{text}\n{example}", found[0].name)
     labels = labels_of(exercise.expected)
     before = labels[: labels.index(what)]
-    known = f"{_listed(before)} right, but " if before else ""
-    said = f"{known}{what} {_pattern(watched.seen[k][what], exercise.expected[k][what])}."
+    known = f"{words.listed(before)} right, but " if before else ""
+    if len(before) > 4:
+        known = f"the first {len(before)} things that are checked are right, but "
+    said = f"{known}{what} {words.pattern(exercise, watched, what, k)}."
     text = f"✗ {exercise.name}: not right yet, and none of the mistakes known here. "
-    text += said[0].upper() + said[1:]
+    text += words.sentence(said)
+    if watched.written:
+        text += f" It also writes into {watched.written}, which may be why."
     return Verdict(WRONG, f"{text}\n{example}")
-
-
-def _listed(names: list[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last} are" if most else f"{last} is"
-
-
-def _pattern(found, wanted) -> str:
-    """How a wrong value differs: by its kind, its shape, a factor, a difference, or somehow."""
-    if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
-        return "differs"
-    if not _fits(found, wanted):
-        return f"has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
-    found = found.reshape(wanted.shape)
-    if not found.isfinite().all():
-        return "has values that are no numbers, as from a division by 0"
-    if wanted.numel() == 1:
-        return "differs"
-    if not same(wanted, torch.zeros_like(wanted)):
-        factor = (found * wanted).sum() / wanted.square().sum()
-        if same(found, factor * wanted):
-            return f"is {factor:.3f} times what it should be, everywhere"
-    shift = (found - wanted).mean()
-    return f"is off by {shift:+.3f} everywhere" if same(found, wanted + shift) else "differs"
-
-
-def _fits(found: Tensor, wanted: Tensor) -> bool:
-    return found.squeeze().shape == wanted.squeeze().shape
-
-
-def _example(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
-    found, wanted = watched.seen[k][what], exercise.expected[k][what]
-    given = described(exercise.inputs[k])
-    if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
-        return f"For {given}, {what}: expected {_short(wanted)}, found {_short(found)}."
-    if not _fits(found, wanted):
-        return f"For {given}, {what}: expected {_short(wanted)}, found {_short(found)}."
-    gap = (found.reshape(wanted.shape) - wanted).abs().nan_to_num(torch.inf, torch.inf)
-    i = int(gap.argmax())
-    place = [int(d) for d in np.unravel_index(i, wanted.shape)]
-    at = f" at {place}" if place else ""
-    expected, shown = wanted.flatten()[i].item(), found.flatten()[i].item()
-    return f"For {given}, {what}{at}: expected {expected:.3f}, found {shown:.3f}."
-
-
-def _short(value) -> str:
-    return f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
-
-
-def described(case: dict) -> str:
-    """The inputs in words: small tensors by their values, others by their shape."""
-    return ", ".join(_described(name, value) for name, value in case.items())
-
-
-def _described(name: str, value) -> str:
-    if isinstance(value, Tensor):
-        few = value.numel() <= 6
-        return f"{name} = {_list(value)}" if few else f"{name} of shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"{name} of shape {value.shape}"
-    if isinstance(value, list) and value and isinstance(value[0], Tensor):
-        return f"{name} of shapes {', '.join(str(tuple(v.shape)) for v in value)}"
-    if isinstance(value, torch.nn.Module):
-        return f"a small {type(value).__name__} as {name}"
-    return f"{name} = {value}" if isinstance(value, int | float | list | str) else name
-
-
-def _list(value: Tensor) -> str:
-    return str([round(v, 3) for v in value.flatten().tolist()]) if value.ndim < 2 else (
-        f"{[round(v, 3) for v in value.flatten().tolist()]} of shape {tuple(value.shape)}"
-    )  # fmt: skip
 
 
 def _not_yet(exercise: Exercise, watched: Watched) -> Verdict:
@@ -228,14 +170,18 @@ def _not_yet(exercise: Exercise, watched: Watched) -> Verdict:
     if watched.seen and watched.seen[0]:
         good = first_wrong(exercise, watched) is None
         done = list(watched.seen[0])
-        text += f" {_listed(done)} right; go on." if good else f" {_listed(done)} there; go on."
+        text += (
+            f" {words.listed(done)} right; go on."
+            if good
+            else f" {words.listed(done)} there; go on."
+        )
     else:
         text += " Write it above and run the cell again; there are three hints."
     return Verdict(NOT_YET, text)
 
 
 def _raised(exercise: Exercise, watched: Watched) -> Verdict:
-    error, given = watched.error, described(exercise.inputs[len(watched.seen) - 1])
+    error, given = watched.error, words.described(exercise.inputs[len(watched.seen) - 1])
     if isinstance(error, Unfit):
         return Verdict(WRONG, f"✗ {exercise.name}: {error} It was called with {given}.")
     shown = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
@@ -243,17 +189,38 @@ def _raised(exercise: Exercise, watched: Watched) -> Verdict:
     if line := guard.where(error):
         text += f"\n  in {line}"
     text += f"\n  when it was called with {given}."
-    for mistake in exercise.mistakes:  # one that raises the same
-        theirs = exercise.shown(mistake)
-        if repr(theirs.error) == repr(error) and len(theirs.seen) == len(watched.seen):
-            return Verdict(RAISED, f"{text}\n  This looks like {mistake.name}. {mistake.advice}",
-                           mistake.name)  # fmt: skip
-    return Verdict(RAISED, text)
+    if mistake := _raising(exercise, watched):
+        text += f"\n  This looks like {mistake.name}. {mistake.advice}"
+    return Verdict(RAISED, text, mistake.name if mistake else "")
+
+
+def _raising(exercise: Exercise, watched: Watched) -> Mistake | None:
+    """The mistake that raises the same error, if what came before agrees or no other does so."""
+    alike = [m for m in exercise.mistakes if _fails_alike(watched, exercise.shown(m))]
+    agreeing = [m for m in alike if _showed_alike(watched, exercise.shown(m))]
+    if agreeing:
+        return agreeing[0]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _fails_alike(a: Watched, b: Watched) -> bool:
+    """Whether two answers raise the same in the same case, a + b or b + a."""
+    messages = [re.sub(r"dimension \d+", "", repr(w.error)) for w in (a, b)]
+    one, other = (sorted(re.findall(r"\w+", message)) for message in messages)
+    return one == other and len(a.seen) == len(b.seen)
+
+
+def _showed_alike(a: Watched, b: Watched) -> bool:
+    return all(
+        same(one.get(what), value)
+        for one, other in zip(a.seen, b.seen, strict=True)
+        for what, value in other.items()
+    )
 
 
 def _stopped(exercise: Exercise, watched: Watched, seconds: float) -> Verdict:
     line = guard.where(watched.error)
-    given = described(exercise.inputs[max(len(watched.seen) - 1, 0)])
+    given = words.described(exercise.inputs[max(len(watched.seen) - 1, 0)])
     text = f"✗ {exercise.name}: stopped after {seconds:g} seconds"
     text += f", in {line}" if line else ""
     return Verdict(STOPPED, f"{text}.\n  Is there a loop that never ends? It was given {given}.")

@@ -112,6 +112,7 @@ def verdict_oracle(low, high):
 
 def verdict_cases() -> list[dict]:
     ends = [(0.1, 0.5), (-0.5, -0.1), (-0.1, 0.5), (-0.5, 0.1), (-0.01, 0.01), (-2.0, 2.5)]
+    ends += [(0.0, 0.4), (-0.4, 0.0)]
     return [{"low": low, "high": high} for low, high in ends]
 
 
@@ -145,6 +146,16 @@ VERDICT_MISTAKES = (
         "'supported' wherever the upper end is positive",
         "Both ends have to be above 0: look at the lower one.",
         {"above": lambda low, high: high > 0},
+    ),
+    Mistake(
+        "'supported' where the lower end is exactly 0",
+        "Then 0 lies in the interval, and no difference is still possible.",
+        {"above": lambda low, high: low >= 0},
+    ),
+    Mistake(
+        "'contradicted' where the upper end is exactly 0",
+        "Then 0 lies in the interval, and no difference is still possible.",
+        {"below": lambda low, high: high <= 0},
     ),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,10 @@ from exercises import guard
 
 class NotYet(Exception):
     """A part that the learner has still to write."""
+
+
+class Nothing(NotYet):
+    """A None, which is what comes back where there is no return."""
 
 
 class Unfit(Exception):
@@ -100,20 +105,31 @@ class Watched:
 
     seen: list[dict]
     error: BaseException | None = None
+    written: str = ""  # the argument that it wrote into
 
 
 def finished(value):
     """The value, unless there is none yet."""
-    if value is None or value is Ellipsis:
+    if value is None:
+        raise Nothing
+    if value is Ellipsis:
         raise NotYet
     return value
 
 
 def parts(value, *names: str) -> Iterator[tuple[str, object]]:
-    """The values that were returned together, each with its name."""
-    if not isinstance(finished(value), tuple | list) or len(value) != len(names):
-        count = len(value) if isinstance(value, tuple | list) else "one value"
-        raise Unfit(f"return {len(names)} values, {', '.join(names)}; there is {count}.")
+    """The values that were returned together, each with its name.
+
+    A tuple, a list, an array with one value or row for each, or a generator.
+    """
+    if isinstance(finished(value), Tensor | np.ndarray) and np.ndim(value):
+        value = list(value)
+    elif isinstance(value, Iterator):
+        value = list(value)
+    if not isinstance(value, tuple | list) or len(value) != len(names):
+        several = isinstance(value, tuple | list)
+        found = f"{len(value)} came back" if several else "one value came back"
+        raise Unfit(f"return {len(names)} values, {', '.join(names)}; {found}.")
     return zip(names, value, strict=True)
 
 
@@ -122,16 +138,29 @@ def watch(exercise: Exercise, answer) -> Watched:
     watched = Watched([])
     for case in exercise.inputs:
         watched.seen.append({})
+        given = copied(case)
         try:
-            for what, value in exercise.observe(answer, **copied(case)):
-                watched.seen[-1][what] = plain(value)
+            with torch.enable_grad():  # an answer that switches gradients off spoils no other case
+                for what, value in exercise.observe(answer, **given):
+                    watched.seen[-1][what] = plain(value)
         except (Exception, SystemExit) as error:
-            watched.error = NotYet() if isinstance(error, NotImplementedError) else error
+            watched.error = _meant(error, answer)
             break
         except guard.Stopped as error:
             watched.error = error
             break
+        written = (name for name, value in case.items() if not unchanged(value, given[name]))
+        watched.written = watched.written or next(written, "")
     return watched
+
+
+def _meant(error: BaseException, answer) -> BaseException:
+    """What a learner's error stands for: torch raises NotImplementedError as well."""
+    if isinstance(error, NotImplementedError) and guard.raised_by_learner(error):
+        return NotYet()
+    if isinstance(error, Nothing) and guard.is_written(answer):
+        return Unfit("a None came back where a value is due: is a `return` missing?")
+    return error
 
 
 def copied(case: dict) -> dict:
@@ -139,16 +168,40 @@ def copied(case: dict) -> dict:
     return {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in case.items()}
 
 
+def unchanged(before, after) -> bool:
+    """Whether an argument still has its values; not asked of models, which may be trained."""
+    if isinstance(before, Tensor):
+        return before.shape == after.shape and torch.equal(before, after.detach())
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(unchanged, before, after))
+    return isinstance(before, torch.nn.Module) or before == after
+
+
 def plain(value):
     """A number or tensor as a float64 tensor; a text as it is."""
-    if isinstance(finished(value), str):
-        return value
+    if isinstance(finished(value), Iterator):
+        value = list(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, tuple | list) and not len(value):
         return "nothing"
     try:
-        return torch.as_tensor(value).detach().double().clone()
+        return _numbers(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise Unfit(f"there is a {type(value).__name__} where numbers are due.") from error
+
+
+def _numbers(value) -> Tensor:
+    """A tensor; of a list, with its items one by one, about which torch would warn."""
+    if isinstance(value, tuple | list):
+        return torch.stack([_numbers(finished(item)) for item in value])
+    if isinstance(value, np.ndarray):
+        value = value.copy()
+    return torch.as_tensor(value).detach().double().clone()
 
 
 def same(a, b) -> bool:

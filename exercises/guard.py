@@ -1,6 +1,7 @@
 """Runs a learner's code: no longer than some seconds, and shows its errors by its own lines."""
 
 import ctypes
+import dis
 import linecache
 import sys
 import sysconfig
@@ -11,6 +12,7 @@ from pathlib import Path
 
 OURS = str(Path(__file__).resolve().parent)
 STDLIB = sysconfig.get_paths()["stdlib"]
+EMPTY = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}  # of a stub
 
 
 class Stopped(BaseException):
@@ -76,3 +78,21 @@ def where(error: BaseException) -> str:
 def _library(filename: str) -> bool:
     installed = "site-packages" in filename or "dist-packages" in filename
     return installed or filename.startswith((STDLIB, "<frozen", "<string>"))
+
+
+def raised_by_learner(error: BaseException) -> bool:
+    """Whether the learner's own code has the ``raise``, not a library that it calls."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or _library(last.tb_frame.f_code.co_filename):
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def is_written(answer) -> bool:
+    """Whether a function, or a class's ``forward``, has more in it than a stub."""
+    code = getattr(getattr(answer, "forward", answer), "__code__", None)
+    if code is None:
+        return False
+    return any(i.opname not in EMPTY for i in dis.get_instructions(code))

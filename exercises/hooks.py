@@ -11,12 +11,14 @@ from exercises.exercise import Exercise, Mistake, Unfit, finished
 
 
 class SmallNet(nn.Module):
-    """Three layers, one inside a block; the names are those of ``named_modules``."""
+    """Four layers, two inside a block; the names are those of ``named_modules``."""
 
     def __init__(self, channels: int = 2):
         super().__init__()
         self.conv = nn.Conv2d(1, channels, 3)
-        self.block = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Flatten())
+        self.block = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.Flatten()
+        )
         self.head = nn.Linear(channels * 4, 3)
 
     def forward(self, x):
@@ -24,9 +26,11 @@ class SmallNet(nn.Module):
 
 
 def small_model(seed: int, channels: int = 2) -> SmallNet:
+    """Its parameters are drawn, none of them 0: there |w| has no derivative to agree on."""
     model, draw = SmallNet(channels), Draw(seed)
     for parameter in model.parameters():
-        parameter.data.copy_(draw.normal(*parameter.shape, mean=0.2, std=0.5))
+        values = draw.normal(*parameter.shape, mean=0.2, std=0.5)
+        parameter.data.copy_(torch.where(values == 0, 0.1, values))
     return model.double()
 
 
@@ -45,17 +49,22 @@ def hooks_recipe(
     which: Callable = layers,
     cleans: bool = True,
     clears: Callable = lambda model: model.zero_grad(),
+    prepare: Callable = lambda model: None,
+    finish: Callable = lambda model: None,
+    cost: Callable = F.cross_entropy,
 ):
     def gradient_norms(model, x, y):
         found, hooks = {}, []
+        prepare(model)
         for name, layer in which(model).items():
             hooks.append(layer.register_full_backward_hook(
                 lambda layer, inputs, outputs, name=name: found.update(
                     {name: measure(watched(layer, inputs, outputs))})))  # fmt: skip
-        F.cross_entropy(model(x), y).backward()
+        cost(model(x), y).backward()
         for hook in hooks if cleans else ():
             hook.remove()
         clears(model)
+        finish(model)
         return found
 
     return gradient_norms
@@ -78,7 +87,7 @@ def hooks_oracle(model, x, y):
 def hooks_cases() -> list[dict]:
     shapes = ((2, 1, 4, 4), (5, 1, 4, 4))
     return [
-        {"model": small_model(k, 2 + k), "x": Draw(k).normal(*shape),
+        {"model": small_model(k, 2 + k).train(not k), "x": Draw(k).normal(*shape),
          "y": torch.arange(shape[0]) % 3}
         for k, shape in enumerate(shapes)
     ]  # fmt: skip
@@ -93,9 +102,23 @@ def hooks_show(answer, model, x, y):
     for name in layers(model):
         if name in found:
             yield f"the norm for {name}", found[name]
-    yield "hooks left on the model", str(sum(len(m._backward_hooks) for m in model.modules()))
+    yield "hooks left on the model", hooks_on(model)
     left = [p.grad is not None and bool(p.grad.any()) for p in model.parameters()]
     yield "gradients left on the parameters", str(any(left))
+    yield "the mode afterwards", mode_of(model)
+
+
+def hooks_on(model: nn.Module) -> int:
+    """Those of every kind that ``register_…_hook`` knows for a forward or backward pass."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def mode_of(model: nn.Module) -> str:
+    """The mode of all its layers together."""
+    modes = {module.training for module in model.modules()}
+    names = {True: "training", False: "evaluation"}
+    return names[modes.pop()] if len(modes) == 1 else "training for some layers alone"
 
 
 def leaves(model: nn.Module) -> dict[str, nn.Module]:
@@ -142,6 +165,21 @@ HOOK_MISTAKES = (
         "gradients left on the parameters",
         "The next training step would add them to its own: zero_grad() when done.",
         {"clears": lambda model: None},
+    ),
+    Mistake(
+        "a pass in a mode of its own choice",
+        "Measure the model as it is: its mode is the caller's to set.",
+        {"prepare": lambda model: model.train()},
+    ),
+    Mistake(
+        "a mode that is changed afterwards",
+        "Measure the model as it is: its mode is the caller's to set.",
+        {"finish": lambda model: model.eval()},
+    ),
+    Mistake(
+        "the loss summed over the images",
+        "The cross-entropy is the mean over the batch, as F.cross_entropy gives it by default.",
+        {"cost": lambda logits, y: F.cross_entropy(logits, y, reduction="sum")},
     ),
 )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from exercises.cases import SHAPES, Draw, returned
-from exercises.exercise import Exercise, Mistake, Unfit, finished
+from exercises.exercise import Exercise, Mistake, Unfit, finished, unchanged
 
 # --------------------------------------------------------------------------------- folding
 
@@ -34,15 +34,33 @@ def without_its_settings(conv: nn.Conv2d) -> nn.Conv2d:
     return nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size)
 
 
+def with_stride_and_padding(conv: nn.Conv2d) -> nn.Conv2d:
+    sizes = conv.kernel_size, conv.stride, conv.padding
+    return nn.Conv2d(conv.in_channels, conv.out_channels, *sizes)
+
+
+def changing(bn: nn.BatchNorm2d) -> Tensor:
+    """The scale, computed in place."""
+    return bn.weight.data.div_((bn.running_var + bn.eps).sqrt())
+
+
 def fold_shows(answer, conv, bn, x):
-    before = torch.cat([p.detach().flatten().clone() for p in conv.parameters()])
+    before = state(conv), state(bn)
     folded = finished(answer(conv, bn))
-    if not isinstance(folded, nn.Module):
-        raise Unfit("return an nn.Conv2d.")
-    yield "the folded convolution's output", finished(folded.double()(x))
-    kept = torch.cat([p.detach().flatten() for p in conv.parameters()])
-    unchanged = kept.shape == before.shape and bool(torch.equal(kept, before))
-    yield "whether the given convolution changed", "no" if unchanged else "yes"
+    if not isinstance(folded, nn.Conv2d):
+        kind = type(folded).__name__
+        raise Unfit(f"return one nn.Conv2d, not a {kind}: nothing of the norm is left but numbers.")
+    # by Conv2d's own forward: one that calls the two old layers folds nothing
+    yield "the folded convolution's output", nn.Conv2d.forward(folded.double(), x)
+    for name, layer, old in zip(("convolution", "batch norm"), (conv, bn), before, strict=True):
+        yield f"whether the given {name} changed", "no" if unchanged(old, state(layer)) else "yes"
+    yield "the parameters", ", ".join(sorted(name for name, _ in folded.named_parameters()))
+
+
+def state(layer: nn.Module) -> list:
+    """All that a layer holds, to compare it later."""
+    saved = [value.clone() for value in layer.state_dict().values()]
+    return [*saved, layer.training, *[p.requires_grad for p in layer.parameters()]]
 
 
 def fold_cases() -> list[dict]:
@@ -50,15 +68,17 @@ def fold_cases() -> list[dict]:
         nn.Conv2d(1, 1, 1, bias=False),
         nn.Conv2d(2, 3, 2),
         nn.Conv2d(3, 3, 3, padding=1, stride=2),
+        nn.Conv2d(2, 3, 2, padding=1, dilation=(1, 2), padding_mode="circular"),
+        nn.Conv2d(4, 2, 2, groups=2),
     ]
     cases = []
     for k, conv in enumerate(convs):
         draw, channels = Draw(k), conv.out_channels
-        bn = nn.BatchNorm2d(channels, eps=(0.5, 0.1, 1.0)[k]).double().eval()
+        bn = nn.BatchNorm2d(channels, eps=(0.5, 0.1, 1.0, 0.2, 0.3)[k]).double().eval()
         for p in (*conv.parameters(), bn.weight, bn.bias, bn.running_mean):
             p.data = draw.normal(*p.shape, mean=0.5, std=1.0)
         bn.running_var = draw.positive(channels)
-        x = draw.normal(2, conv.in_channels, *((1, 2), (3, 3), (4, 5))[k])
+        x = draw.normal(2, conv.in_channels, *((1, 2), (3, 3), (4, 5), (4, 3), (3, 2))[k])
         cases.append({"conv": conv.eval(), "bn": bn, "x": x})
     return cases
 
@@ -76,7 +96,7 @@ FOLD_MISTAKES = (
     ),
     Mistake(
         "a running mean that is not scaled",
-        "It is subtracted before γ/σ multiplies: β - μ·γ/σ.",
+        "What is subtracted before the scaling is scaled as well.",
         {"shift": lambda bn, k, bias: bn.bias + bias * k - bn.running_mean},
     ),
     Mistake(
@@ -96,12 +116,12 @@ FOLD_MISTAKES = (
     ),
     Mistake(
         "ε forgotten",
-        "The norm divides by √(running_var + ε).",
+        "The norm divides by √(running_var + ε), and bn.eps is not always small.",
         {"scale": lambda bn: bn.weight / bn.running_var.sqrt()},
     ),
     Mistake(
         "γ forgotten",
-        "The weights of output channel i are multiplied by γ_i / √(running_var_i + ε).",
+        "The norm does not only divide, it also multiplies, and so must the new weights.",
         {"scale": lambda bn: 1 / (bn.running_var + bn.eps).sqrt()},
     ),
     Mistake(
@@ -118,6 +138,16 @@ FOLD_MISTAKES = (
         "the given convolution changed",
         "Work on a copy: folded into it twice, the norm would act twice.",
         {"target": lambda conv: conv},
+    ),
+    Mistake(
+        "groups, dilation and padding_mode lost",
+        "A convolution has more settings than stride and padding: copy.deepcopy keeps them all.",
+        {"target": with_stride_and_padding},
+    ),
+    Mistake(
+        "the given batch norm changed",
+        "It belongs to the caller: compute with new tensors, not in place (/=, += or div_).",
+        {"scale": changing},
     ),
 )
 

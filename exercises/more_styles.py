@@ -31,6 +31,10 @@ def l1_as_a_vector(model):
     return parameters_to_vector(of_layers(model)).float().abs().sum()
 
 
+def l1_by_signs(model):
+    return sum(torch.where(w > 0, w, -w).sum() for w in of_layers(model))
+
+
 def l2_by_dots(model):
     return sum((w.flatten() @ w.flatten()) / 2 for w in of_layers(model))
 
@@ -87,7 +91,8 @@ def fold_by_probing(conv, bn):
     with torch.no_grad():
         shift = bn(torch.zeros(1, n, 1, 1)).flatten()
         scale = bn(torch.ones(1, n, 1, 1)).flatten() - shift
-        new = nn.Conv2d(conv.in_channels, n, conv.kernel_size, conv.stride, conv.padding)
+        kept = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        new = nn.Conv2d(conv.in_channels, n, **{key: getattr(conv, key) for key in kept})
         new.weight.copy_(torch.einsum("oikl,o->oikl", conv.weight, scale))
         new.bias.copy_(shift + (0 if conv.bias is None else conv.bias * scale))
     return new
@@ -122,6 +127,23 @@ def norms_by_retaining(model, x, y):
     [h.remove() for h in handles]
     model.zero_grad()
     return {name: out.grad.norm().item() for name, out in outputs.items()}
+
+
+def norms_by_hooks_before(model, x, y):
+    seen = {}
+    handles = [
+        m.register_full_backward_pre_hook(
+            lambda _, grads, name=name: seen.update({name: grads[0].norm()})
+        )
+        for name, m in model.named_modules()
+        if m._parameters
+    ]
+    F.cross_entropy(model(x), y).backward()
+    for handle in handles:
+        handle.remove()
+    for p in model.parameters():
+        p.grad = None
+    return seen
 
 
 def norms_by_tensor_hooks(model, x, y):
@@ -198,6 +220,15 @@ def interval_by_hand(a, b):
     return [mean, mean - half, mean + half]
 
 
+def interval_as_an_array(a, b):
+    d = np.subtract(a, b)
+    return d.mean() + stats.t.ppf(0.975, len(d) - 1) * stats.sem(d) * np.array([0, -1, 1])
+
+
+def verdict_by_select(low, high):
+    return np.select([low > 0, high < 0], ["supported", "contradicted"], "not detected")
+
+
 def verdict_by_signs(low, high):
     if low * high <= 0:
         return "not detected"
@@ -228,20 +259,31 @@ def holm_by_accumulating(p):
     return torch.tensor([found[i] for i in range(len(p))], dtype=torch.float32)
 
 
+def holm_one_by_one(p):
+    ranked = sorted(range(len(p)), key=p.__getitem__)
+    for i in range(len(p)):
+        before = ranked[: ranked.index(i) + 1]
+        yield min(1.0, max((len(p) - k) * p[j] for k, j in enumerate(before)))
+
+
 STYLES = NORM_STYLES | {
     "workbook_cell": ("=VAR.P(P8:Q15)", "=SUMSQ(P8:Q15)/16-P16^2", "=VAR(P8:Q15)*15/16",
-                      '=IF(COUNT($P$8:$Q$15)=16,SUMPRODUCT((P8:Q15-bn_mean_2)^2)/16,"?")'),
-    "l1_loss": (l1_by_layers, l1_as_a_vector),
+                      '=IF(COUNT($P$8:$Q$15)=16,SUMPRODUCT((P8:Q15-bn_mean_2)^2)/16,"?")',
+                      "=VARP(p8:p15,q8:q15)", "=VARPA('Illustration'!P8:Q15)",
+                      "=DEVSQ(P8:Q11,P12:Q15)/(ROWS(P8:Q15)*COLUMNS(P8:Q15))",
+                      "=COVAR(P8:Q15,P8:Q15)", "=ROUND(COVARIANCE.P(P8:Q15,P8:Q15),7)",
+                      "=DEVSQ(P8:Q15)/COUNTA(P8:Q15)", "=SUMSQ(P8:Q15)/16-(-P16)^2"),
+    "l1_loss": (l1_by_layers, l1_as_a_vector, l1_by_signs),
     "l2_loss": (l2_by_dots, l2_from_norms),
     "train_step": (step_with_two_backwards, step_by_gradients),
     "evaluate": (evaluate_all_at_once, evaluate_on_a_copy),
     "fold_bn": (fold_by_probing, fold_in_place_of_a_copy),
     "mcnemar": (mcnemar_by_binomial, mcnemar_by_hand),
-    "gradient_norms": (norms_by_retaining, norms_by_tensor_hooks),
+    "gradient_norms": (norms_by_retaining, norms_by_tensor_hooks, norms_by_hooks_before),
     "effective_rate": (rate_by_loop, rate_by_einsum),
     "precise_statistics": (precise_in_one_pass, precise_at_once),
     "prox_l1": (prox_by_relus, prox_by_where),
-    "paired_interval": (interval_by_scipy, interval_by_hand),
-    "verdict": (verdict_by_signs, verdict_by_cases),
-    "holm": (holm_by_numpy, holm_by_accumulating),
+    "paired_interval": (interval_by_scipy, interval_by_hand, interval_as_an_array),
+    "verdict": (verdict_by_signs, verdict_by_cases, verdict_by_select),
+    "holm": (holm_by_numpy, holm_by_accumulating, holm_one_by_one),
 }  # fmt: skip

@@ -99,6 +99,11 @@ def axes_mistakes(name: str) -> list[Mistake]:
     return [*others, everything] + [per_pixel] * (name != "IN")
 
 
+NO_AFFINE_GRADIENT = Mistake(
+    "γ and β taken without gradient",
+    "They are trained as well: no detach() and no .data on them.",
+    {"affine": lambda xhat, gamma, beta: per_channel(xhat, gamma.detach(), beta.detach())},
+)
 FORMULA_MISTAKES = [
     Mistake(
         "the unbiased variance used to normalize",
@@ -123,7 +128,7 @@ FORMULA_MISTAKES = [
     ),
     Mistake(
         "a fixed ε",
-        "ε comes as an argument; it is not always 0.00001.",
+        "ε is an argument, added to the variance as it is: not always 0.00001, and no lower limit.",
         {"root": lambda var, eps: (var + 1e-5).sqrt()},
     ),
     Mistake(
@@ -152,7 +157,17 @@ FORMULA_MISTAKES = [
         "The output is right, but σ² depends on x too: no detach() and no no_grad() on it.",
         {"variance": lambda x, dims: biased(x, dims).detach()},
     ),
+    NO_AFFINE_GRADIENT,
 ]
+NO_KEEPDIM = Mistake(
+    "means and variances that lost their dimensions",
+    "They have shape (C,), and broadcasting lines up the last dimension, W: keepdim=True leaves "
+    "them a shape that fits x.",
+    {
+        "mean": lambda x, dims: x.mean(dims).squeeze(),
+        "variance": lambda x, dims: biased(x, dims).squeeze(),
+    },
+)
 GROUP_MISTAKES = [
     Mistake(
         "groups of every G-th channel",
@@ -202,7 +217,7 @@ def group_norm(x, gamma, beta, groups, eps):
 
 
 def forward_exercise(name: str, key: str, oracle: Callable) -> Exercise:
-    mistakes = (*axes_mistakes(key), *FORMULA_MISTAKES)
+    mistakes = (*axes_mistakes(key), *FORMULA_MISTAKES, *[NO_KEEPDIM] * (key == "BN"))
     return Exercise(name, oracle, without_groups(key), mistakes, activations, forward_and_backward)
 
 

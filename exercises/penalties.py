@@ -40,11 +40,22 @@ def l2_recipe(size=torch.square, factor=0.5, **steps):
     return loss_recipe(size, factor, **steps)
 
 
+def at_the_top(model: nn.Module) -> list[Tensor]:
+    """The weights of the model's own children, without what is inside a block."""
+    own = [p for child in model.children() for p in child.parameters(recurse=False)]
+    return [p for p in own if p.ndim >= 2]
+
+
 def loss_shows(answer, model):
+    before = [p.detach().clone() for p in model.parameters()]
     loss = finished(answer(model))
     yield "the loss", loss
     for name, parameter in model.named_parameters():
         yield f"the gradient of {name}", gradient(loss, parameter)
+    kept = all(map(torch.equal, before, model.parameters()))
+    yield "whether the weights were changed", "no" if kept else "yes"
+    graded = any(p.grad is not None for p in model.parameters())
+    yield "whether gradients were left on them", "yes" if graded else "no"
 
 
 def models() -> list[dict]:
@@ -68,6 +79,11 @@ WHICH = (
         "the linear layers left out",
         "Their weights, of 2 dimensions, are penalized as those of convolutions are.",
         {"which": lambda model: [p for p in model.parameters() if p.ndim == 4]},
+    ),
+    Mistake(
+        "the layers inside blocks left out",
+        "model.children() stops at a block: parameters() and modules() go into it.",
+        {"which": at_the_top},
     ),
     Mistake(
         "the mean of each tensor for its sum",

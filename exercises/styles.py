@@ -19,6 +19,16 @@ def means_by_permuting(x, groups):
             "GN": x.unflatten(1, (groups, -1)).flatten(2).mean(-1)}  # fmt: skip
 
 
+def means_in_lists(x, groups):
+    size = x.shape[1] // groups
+    return {
+        "BN": [x[:, c].mean() for c in range(x.shape[1])],
+        "LN": [image.mean() for image in x],
+        "IN": [image.mean((1, 2)) for image in x],
+        "GN": [[part.mean() for part in image.split(size)] for image in x],
+    }
+
+
 def means_by_sums(x, groups):
     pixels = x.shape[2] * x.shape[3]
     sums = x.sum((2, 3))
@@ -62,6 +72,21 @@ class OfModule(nn.Module):
         centred = last - last.mean(self.dims, keepdim=True)
         sigma = (centred.pow(2).mean(self.dims, keepdim=True) + self.eps).sqrt()
         return (centred / sigma * self.weight + self.bias).movedim(-1, 1)
+
+
+class OfGammaAndBeta(nn.Module):
+    """By the names of the formula."""
+
+    def __init__(self, channels, eps):
+        super().__init__()
+        self.gamma, self.beta = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+        self.eps = eps
+
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.gamma, self.beta, True, 0.1, self.eps)
 
 
 class LayerNormModule(OfModule):
@@ -122,12 +147,24 @@ def update_by_lerp(running_mean, running_var, x, momentum):
     return running_mean.lerp(m, momentum), running_var.lerp(v, momentum)
 
 
-def update_in_place(running_mean, running_var, x, momentum):
+def update_copies_in_place(running_mean, running_var, x, momentum):
+    running_mean, running_var = running_mean.clone(), running_var.clone()
     n = x.numel() / x.shape[1]
     running_mean += momentum * (x.mean((0, 2, 3)) - running_mean)
     biased = x.transpose(0, 1).flatten(1).var(1, unbiased=False)
     running_var.mul_(1 - momentum).add_(momentum * biased * n / (n - 1))
     return [running_mean[None, :, None, None], running_var]
+
+
+def update_stacked(running_mean, running_var, x, momentum):
+    var, mean = torch.var_mean(x, (0, 2, 3))
+    old, new = torch.stack([running_mean, running_var]), torch.stack([mean, var])
+    return old * (1 - momentum) + momentum * new
+
+
+def update_by_map(running_mean, running_var, x, momentum):
+    pairs = [(running_mean, x.mean((0, 2, 3))), (running_var, x.var((0, 2, 3)))]
+    return map(lambda pair: torch.lerp(*pair, momentum), pairs)
 
 
 def eval_by_loops(x, running_mean, running_var, gamma, beta, eps):
@@ -167,6 +204,20 @@ class OwnBatchNorm(nn.Module):
         return batch * a[:, None, None] + (self.bias - m * a)[:, None, None]
 
 
+class ReboundBatchNorm(OwnBatchNorm):
+    """New tensors for the buffers, under no_grad."""
+
+    def forward(self, batch):
+        if self.training:
+            with torch.no_grad():
+                var, mean = torch.var_mean(batch, (0, 2, 3))
+                self.running_mean = self.running_mean.lerp(mean, self.momentum)
+                self.running_var = self.running_var.lerp(var, self.momentum)
+                self.num_batches_tracked = self.num_batches_tracked + 1
+            return F.batch_norm(batch, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return super().forward(batch)
+
+
 class WrappedBatchNorm(nn.BatchNorm2d):
     """PyTorch's own, by inheritance."""
 
@@ -176,7 +227,7 @@ class WrappedBatchNorm(nn.BatchNorm2d):
                             self.training, self.momentum, self.eps)  # fmt: skip
 
 
-def made_by_a_function(channels, eps, momentum):
+def made_by_a_function(channels, eps=1e-5, momentum=0.1):
     return nn.BatchNorm2d(channels, eps, momentum)
 
 
@@ -227,11 +278,11 @@ def gn_backward_by_jacobian(dy, x, gamma, groups, eps):
 
 
 NORM_STYLES = {
-    "index_sets": (means_by_permuting, means_by_sums),
-    "bn_forward": (bn_by_channel, bn_in_float32, OfModule),
-    "running_statistics": (update_by_lerp, update_in_place),
+    "index_sets": (means_by_permuting, means_by_sums, means_in_lists),
+    "bn_forward": (bn_by_channel, bn_in_float32, OfModule, OfGammaAndBeta),
+    "running_statistics": (update_by_lerp, update_copies_in_place, update_stacked, update_by_map),
     "bn_eval": (eval_by_loops, eval_in_float32),
-    "batch_norm": (OwnBatchNorm, WrappedBatchNorm, made_by_a_function),
+    "batch_norm": (OwnBatchNorm, ReboundBatchNorm, WrappedBatchNorm, made_by_a_function),
     "layer_norm": (ln_from_moments, ln_by_torch, LayerNormModule),
     "instance_norm": (in_by_torch, InstanceNormModule),
     "group_norm": (gn_by_chunks, gn_in_five_dimensions),

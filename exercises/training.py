@@ -1,6 +1,5 @@
-"""A training step with the penalty in it, and evaluation done right."""
+"""A training step with the penalty in it."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -9,11 +8,9 @@ from torch import Tensor
 
 import s6_model
 from exercises.cases import Draw
-from exercises.exercise import Exercise, Mistake, Unfit, finished
-from exercises.hooks import small_model
-from exercises.penalties import weights
-
-# ------------------------------------------------------------------------- training steps
+from exercises.exercise import Exercise, Mistake, finished
+from exercises.hooks import mode_of, small_model
+from exercises.penalties import at_the_top, weights
 
 
 def penalty(model, l1, l2):
@@ -26,14 +23,20 @@ def step_recipe(
     move: Callable = lambda optimizer: optimizer.step(),
     reported: Callable = lambda loss, whole: loss.item(),
     prepare: Callable = lambda model: model.train(),
+    before_step: Callable = lambda optimizer: None,
+    extra: Callable = lambda model, x: None,
+    leave: Callable = lambda model, optimizer: None,
 ):
     def train_step(model, optimizer, x, y, l1, l2):
         prepare(model)
+        extra(model, x)
         clear(optimizer)
         loss = F.cross_entropy(model(x), y)
         whole = loss + pull(model, l1, l2)
         whole.backward()
+        before_step(optimizer)
         move(optimizer)
+        leave(model, optimizer)
         return reported(loss, whole)
 
     return train_step
@@ -54,14 +57,21 @@ def step_oracle(model, optimizer, x, y, l1, l2):
 
 def steps_show(answer, model, x, y, l1, l2):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    taken = []
+    optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 0.2)  # left by somebody else
     first = finished(answer(model, optimizer, x, y, l1, l2))
     yield "the loss of the first step", first
+    yield "how often the optimizer stepped", len(taken)
+    yield "the running statistics after it", flat([*model.buffers()][:2])
     yield "the weights after it", flat(weights(model))
     yield "γ, β and the biases after it", flat([p for p in model.parameters() if p.ndim < 2])
     answer(model, optimizer, x.flip(0), y, l1, l2)
     yield "the weights after two steps", flat(weights(model))
     alive = isinstance(first, Tensor) and first.requires_grad
     yield "whether the loss keeps its graph", "yes" if alive else "no"
+    yield "the mode afterwards", mode_of(model)
 
 
 def flat(parameters: list[Tensor]) -> Tensor:
@@ -78,6 +88,10 @@ def step_cases() -> list[dict]:
 
 def everywhere(model, l1, l2):
     return sum(l1 * p.abs().sum() + l2 * 0.5 * p.square().sum() for p in model.parameters())
+
+
+def at_the_top_alone(model, l1, l2):
+    return sum(l1 * p.abs().sum() + l2 * 0.5 * p.square().sum() for p in at_the_top(model))
 
 
 STEP_MISTAKES = (
@@ -97,8 +111,9 @@ STEP_MISTAKES = (
         {"reported": lambda loss, whole: whole.item()},
     ),
     Mistake(
-        "the penalty left out of the step",
-        "backward() has to start from the data loss plus both penalties.",
+        "no gradient from the penalties",
+        "backward() has to start from the data loss plus both penalties, as tensors: through "
+        "item() or detach() no gradient flows.",
         {"pull": lambda model, l1, l2: 0.0},
     ),
     Mistake(
@@ -130,142 +145,41 @@ STEP_MISTAKES = (
         {"clear": lambda optimizer: None},
     ),
     Mistake(
+        "gradients cleared between backward() and step()",
+        "The step then has nothing to go by: clear them before backward().",
+        {"clear": lambda optimizer: None, "before_step": lambda optimizer: optimizer.zero_grad()},
+    ),
+    Mistake(
+        "gradients cleared only after the step",
+        "Others may have left some on the parameters before the first: zero_grad() before "
+        "backward().",
+        {
+            "clear": lambda optimizer: None,
+            "leave": lambda model, optimizer: optimizer.zero_grad(),
+        },
+    ),
+    Mistake(
+        "a second forward pass in training mode",
+        "Each one moves batch norm's running statistics: use the logits of the first.",
+        {"extra": lambda model, x: model(x)},
+    ),
+    Mistake(
+        "a model that is left in evaluation mode",
+        "Training goes on after this step: leave the model in training mode.",
+        {"leave": lambda model, optimizer: model.eval()},
+    ),
+    Mistake(
+        "the penalty of the layers inside blocks left out",
+        "model.children() stops at a block: parameters() and modules() go into it.",
+        {"pull": at_the_top_alone},
+    ),
+    Mistake(
         "a loss that keeps its graph",
         "Whoever collects such losses fills the memory: return a number, by item().",
         {"reported": lambda loss, whole: loss},
     ),
 )  # fmt: skip
 
-# ------------------------------------------------------------------------------ evaluation
-
-
-def mean_of_all(values: list[float], sizes: list[int]) -> float:
-    return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
-
-
-def mean_of_batches(values: list[float], sizes: list[int]) -> float:
-    return sum(values) / len(values)
-
-
-def evaluate_recipe(
-    prepare: Callable = lambda model: model.eval(),
-    quiet: Callable = torch.no_grad,
-    mean: Callable = mean_of_all,
-    scale: float = 1.0,
-    afterwards: Callable = lambda model, before: model.train(before),
-):
-    def evaluate(model, batches):
-        before, losses, hits, sizes = model.training, [], [], []
-        prepare(model)
-        with quiet():
-            for x, y in batches:
-                logits = model(x)
-                losses.append(F.cross_entropy(logits, y).item())
-                hits.append((logits.argmax(1) == y).double().mean().item())
-                sizes.append(len(y))
-        afterwards(model, before)
-        return mean(losses, sizes), scale * mean(hits, sizes)
-
-    return evaluate
-
-
-def evaluate_oracle(model, batches):
-    """All images as one batch, which evaluation allows."""
-    copied = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        logits = copied(torch.cat([x for x, _ in batches]))
-        with_hooks(model, batches)
-    y = torch.cat([y for _, y in batches])
-    return F.cross_entropy(logits, y), (logits.argmax(1) == y).double().mean()
-
-
-def with_hooks(model, batches) -> None:
-    """One pass for those who watch the model itself."""
-    before = model.training
-    model.eval()(batches[0][0])
-    model.train(before)
-
-
-def evaluate_shows(answer, model, batches, training):
-    model.train(training)
-    graded = []
-    model.register_forward_pre_hook(lambda *_: graded.append(torch.is_grad_enabled()))
-    loss, accuracy = pair(answer(model, batches), "loss", "accuracy")
-    yield "the loss", loss
-    yield "the accuracy", accuracy
-    bn = model.block[0]
-    yield "the running mean afterwards", bn.running_mean
-    yield "whether gradients are recorded", "yes" if any(graded) else "no"
-    yield "the mode afterwards", "training" if model.training else "evaluation"
-
-
-def pair(value, *names: str):
-    if not isinstance(finished(value), tuple | list) or len(value) != len(names):
-        raise Unfit(f"return {len(names)} values, {' and '.join(names)}.")
-    return value
-
-
-def evaluate_cases() -> list[dict]:
-    sizes = ((4, 1), (3, 3, 2))
-    return [
-        {"model": small_model(k),
-         "batches": [(Draw(9 + n + k).normal(n, 1, 4, 4), (torch.arange(n) + k) % 3) for n in ns],
-         "training": not k}
-        for k, ns in enumerate(sizes)
-    ]  # fmt: skip
-
-
-class Recorded:
-    """No no_grad at all."""
-
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *_):
-        return None
-
-
-EVALUATE_MISTAKES = (
-    Mistake(
-        "eval() forgotten",
-        "Batch norm is still in training: an image's logits depend on its batch-mates.",
-        {"prepare": lambda model: model.train()},
-    ),
-    Mistake(
-        "a mean over the batches",
-        "The last batch is smaller, so weight each batch by its number of images.",
-        {"mean": mean_of_batches},
-    ),
-    Mistake(
-        "sums for means",
-        "Divide by the number of images in the end.",
-        {"mean": lambda v, n: sum(a * b for a, b in zip(v, n, strict=True))},
-    ),
-    Mistake(
-        "the last batch alone",
-        "Each batch counts: add them up inside the loop, and return after it.",
-        {"mean": lambda values, sizes: values[-1]},
-    ),
-    Mistake("an accuracy in percent", "It was to lie between 0 and 1.", {"scale": 100.0}),
-    Mistake(
-        "gradients recorded",
-        "Nothing is to be trained here: no_grad() saves time and memory.",
-        {"quiet": Recorded},
-    ),
-    Mistake(
-        "a mode that is not restored",
-        "The model was in training before: it would go on training in evaluation mode.",
-        {"afterwards": lambda model, before: None},
-    ),
-    Mistake(
-        "a model that always trains afterwards",
-        "Restore the mode that you found: train(before).",
-        {"afterwards": lambda model, before: model.train()},
-    ),
-)
-
 EXERCISES = (
     Exercise("train_step", step_oracle, step_recipe, STEP_MISTAKES, step_cases, steps_show),
-    Exercise("evaluate", evaluate_oracle, evaluate_recipe, EVALUATE_MISTAKES, evaluate_cases,
-             evaluate_shows),
-)  # fmt: skip
+)

@@ -10,11 +10,12 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from openpyxl import load_workbook
-from openpyxl.formula import Tokenizer
 from openpyxl.utils import range_boundaries
+from openpyxl.worksheet.formula import ArrayFormula
 
 from exercises.cases import Draw
 from exercises.exercise import Exercise, Mistake, NotYet, Unfit
+from exercises.spreadsheet import Formula, Wrong, single
 from machinery.files import replacing
 from workbook.build import WORKBOOK
 
@@ -62,9 +63,11 @@ def write_copy(path: Path, formula: str) -> None:
 
 
 def content(answer):
-    """What stands in the cell: a formula as text, or a value."""
+    """What stands in the cell: a formula as text, in {} if it is an array formula, or a value."""
     if isinstance(answer, str) and answer.startswith("="):
         return answer
+    if not isinstance(answer, str | Path):
+        raise Unfit("give what my_copy returns, or a formula as text.")
     path = Path(answer)
     return _content(path, path.stat().st_mtime if path.exists() else 0.0)
 
@@ -73,89 +76,54 @@ def content(answer):
 def _content(path: Path, when: float):
     try:
         with contextlib.closing(load_workbook(path, read_only=True)) as book:
-            return book["Illustration"][CELL].value
+            found = book["Illustration"][CELL].value
     except OSError as error:
         raise Unfit(f"there is no file {path.name}; my_copy writes one.") from error
     except Exception as error:  # openpyxl raises whatever it stumbles over
         raise Unfit(
             f"{path.name} cannot be read: delete it, and my_copy writes another."
         ) from error
+    return f"{{{found.text}}}" if isinstance(found, ArrayFormula) else found
 
 
 def shows(answer, pixels: np.ndarray):
     found = content(answer)
     if found in (None, BROKEN):
         raise NotYet
-    is_formula = isinstance(found, str) and found.startswith("=")
+    is_formula = isinstance(found, str) and found.startswith(("=", "{="))
     number = is_formula and not re.search("[A-Za-z]", found)
     yield "whether the cell follows its pixels", "yes" if is_formula and not number else "no"
     yield "the variance of channel 2", computed(found, pixels) if is_formula else found
+    if is_formula:  # where something small that was added shows
+        small = computed(found, pixels / 10)
+        scaled = small if isinstance(small, str) else 100 * small
+        yield "100 times the variance of pixels a tenth as large", scaled
 
 
 def computed(formula: str, pixels: np.ndarray):
     """The formula's value, where batch norm's table has these pixels (8 rows, 8 columns)."""
-    expression = translated(formula)
-    scope = FUNCTIONS | {"cells": lambda area: cells(area, pixels), "__builtins__": {}}
-    try:
-        with np.errstate(all="ignore"):
-            value = eval(expression, scope)  # only what `translated` lets through
-        return float(np.squeeze(value))
-    except ZeroDivisionError as error:
-        raise Unfit("the formula divides by 0.") from error
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise Unfit(f"the formula {formula} cannot be computed.") from error
+    arrays = formula.startswith("{")
+    found = Formula(formula.strip("{}"), lambda area: cells(area, pixels), arrays).value()
+    found = found if arrays else single(found)
+    if isinstance(found, Wrong):
+        why = " Arithmetic on a whole range needs an array formula." * (found == "#VALUE!")
+        raise Unfit(f"a spreadsheet shows {found} for {formula}.{why}")
+    return found if isinstance(found, str) else float(np.nan_to_num(np.ravel(found)[0]))
 
 
-def cells(area: str, pixels: np.ndarray) -> np.ndarray:
+def cells(named: str, pixels: np.ndarray) -> np.ndarray:
+    """The values of a range, with nan for an empty cell: row 16 has means in every second one."""
+    area = re.sub(r"^('Illustration'|Illustration)!", "", named, flags=re.IGNORECASE)
+    area = {"BN_MEAN_2": "P16"}.get(area.upper(), area.upper().replace("$", ""))
+    if not re.fullmatch(r"[A-Z]{1,3}\d+(:[A-Z]{1,3}\d+)?", area):
+        raise Unfit(f"the formula reads {named}: it needs the pixels, {AREA}, alone.")
     left, top, right, bottom = range_boundaries(area)
-    means = pixels.reshape(8, 4, 2).mean((0, 2)).repeat(2)  # row 16, in the first of two columns
-    table = np.vstack([pixels, means])
     if left < LEFT or right > LEFT + 7 or top < TOP or bottom > TOP + 8:
-        raise Unfit(f"the formula reads {area}, outside batch norm's table, N8:U16.")
+        raise Unfit(f"the formula reads {named}, outside batch norm's table, N8:U16.")
+    means = np.full(8, np.nan)
+    means[::2] = pixels.reshape(8, 4, 2).mean((0, 2))
+    table = np.vstack([pixels, means])
     return table[top - TOP : bottom - TOP + 1, left - LEFT : right - LEFT + 1]
-
-
-def devsq(*v):
-    return np.sum((v[0] - np.mean(v[0])) ** 2)
-
-
-FUNCTIONS = {
-    "AVERAGE": np.mean, "SUM": np.sum, "COUNT": np.size, "SQRT": np.sqrt, "POWER": np.power,
-    "MAX": np.max, "MIN": np.min, "ABS": np.abs, "DEVSQ": devsq, "ROWS": np.shape,
-    "SUMSQ": lambda v: np.sum(v**2), "SUMPRODUCT": lambda *v: np.sum(np.prod(v, axis=0)),
-    "SUMXMY2": lambda a, b: np.sum((a - b) ** 2),
-    "VAR": lambda v: np.var(v, ddof=1), "VAR_S": lambda v: np.var(v, ddof=1),
-    "VARP": np.var, "VAR_P": np.var,
-    "STDEV": lambda v: np.std(v, ddof=1), "STDEV_S": lambda v: np.std(v, ddof=1),
-    "STDEVP": np.std, "STDEV_P": np.std,
-    "IF": lambda test, yes, no=0.0: yes if np.all(test) else no,
-}  # fmt: skip
-OPERATORS = {"^": "**", "=": "==", "<>": "!="}
-
-
-def translated(formula: str) -> str:
-    """The formula as an expression of Python; Unfit for what is unknown here."""
-    return "".join(_translated(token) for token in Tokenizer(formula).items)
-
-
-def _translated(token) -> str:
-    kind, value = token.type, token.value
-    if kind == "FUNC" and token.subtype == "OPEN":
-        name = value.rstrip("(").upper().removeprefix("_XLFN.").replace(".", "_")
-        if name not in FUNCTIONS:
-            raise Unfit(f"the checker does not know {value}): try COUNT, AVERAGE, DEVSQ, VARP …")
-        return f"{name}("
-    if kind == "OPERAND" and token.subtype == "RANGE":
-        area = {"bn_mean_2": "P16"}.get(value.lower(), value.replace("$", ""))
-        if not re.fullmatch(r"[A-Z]{1,3}\d+(:[A-Z]{1,3}\d+)?", area):
-            raise Unfit(f"the formula reads {value}: it needs the pixels, {AREA}, alone.")
-        return f'cells("{area}")'
-    if kind == "OPERAND":
-        return repr(value) if token.subtype == "TEXT" else str(float(value))
-    if kind == "OPERATOR-INFIX":
-        return OPERATORS.get(value, value)
-    known = {"SEP": ",", "WHITE-SPACE": " ", "OPERATOR-POSTFIX": "/100"}
-    return known.get(kind, value)  # what is left: brackets and signs
 
 
 # ------------------------------------------------------------------------------ the exercise
@@ -204,6 +172,21 @@ MISTAKES = (
         "the mean of the squares",
         "Take the mean off before you square.",
         {"formula": f"=SUMSQ({AREA})/COUNT({AREA})"},
+    ),
+    Mistake(
+        "ε added",
+        "The cell is to show the variance alone: ε comes in later, under the root.",
+        {"formula": f"=VARP({AREA})+1E-5"},
+    ),
+    Mistake(
+        "a range that reaches into the row of the means",
+        f"Row 16 has the means: the pixels end above it, in {AREA}.",
+        {"formula": "=VARP(P8:Q16)"},
+    ),
+    Mistake(
+        "the variances of the images averaged",
+        "The images' means differ too, and that spread is missing: take all pixels at once.",
+        {"formula": "=AVERAGE(VARP(P8:Q9),VARP(P10:Q11),VARP(P12:Q13),VARP(P14:Q15))"},
     ),
 )
 

@@ -4,18 +4,22 @@ import contextlib
 import io
 import random
 import time
+import warnings
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from openpyxl import load_workbook
+from openpyxl.worksheet.formula import ArrayFormula
 from torch import Tensor, nn
 
-from exercises import checker, guard, learner
+from exercises import checker, guard, learner, words
 from exercises.catalogue import EXERCISES, LESSONS
 from exercises.checker import MISTAKE, NOT_YET, RAISED, RIGHT, STOPPED, WRONG, judge
-from exercises.exercise import plain, watch
+from exercises.exercise import Unfit, plain, watch
 from exercises.more_styles import STYLES
-from exercises.workbook_cell import BROKEN, my_copy
+from exercises.workbook_cell import BROKEN, computed, my_copy
 from tools import exercises as build
 from tools import exercises_table as table
 
@@ -150,6 +154,118 @@ def test_it_says_by_what_factor_and_gives_the_smallest_example():
     )
 
 
+FUNCTIONS = [name for name in EXERCISES if name not in ("batch_norm", "workbook_cell", "fold_bn")]
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if not n.startswith(("l1_", "l2_"))])
+def test_arguments_are_not_to_be_written_into(name):
+    """The right answer, after which one of the arguments is another."""
+    exercise = EXERCISES[name]
+
+    def answer(*given):
+        found = exercise.recipe()(*given)
+        for value in given:
+            if isinstance(value, list):
+                value.reverse()
+            if isinstance(value, Tensor) and not value.is_floating_point():
+                value.logical_not_()
+            elif isinstance(value, Tensor):
+                value.data = value.data + 1
+        return found
+
+    if name == "verdict":  # which is given numbers
+        assert judge(exercise, answer).kind == RIGHT
+        return
+    verdict = judge(exercise, answer)
+    assert verdict.mistake == checker.WRITES or "It also writes into" in verdict.text
+
+
+class KeepsGraph(nn.BatchNorm2d):
+    """In place or not: what is kept depends on all batches so far."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        old, self.running_var = self.running_mean, self.running_var.lerp(x.var((0, 2, 3)), 0.1)
+        self.running_mean = old.lerp(x.mean((0, 2, 3)), self.momentum)
+        self.running_var = self.running_var.detach()
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0, self.eps)
+
+
+def test_one_buffer_with_a_graph_is_enough():
+    watched = watch(EXERCISES["batch_norm"], KeepsGraph)
+    assert watched.seen[0]["whether the running statistics keep a graph"] == "yes"
+    watched = watch(EXERCISES["batch_norm"], nn.BatchNorm2d)
+    assert watched.seen[0]["whether the running statistics keep a graph"] == "no"
+
+
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_pre_hook"])
+def test_hooks_of_every_kind_are_counted(kind):
+    def answer(model, x, y):
+        getattr(model.block, f"register_{kind}")(lambda *_: None)
+        return EXERCISES["gradient_norms"].recipe()(model, x, y)
+
+    text = judge(EXERCISES["gradient_norms"], answer).text
+    assert "hooks left on the model: expected 0, found 1" in text
+
+
+def test_two_layers_in_a_row_are_no_folded_one():
+    class Both(nn.Conv2d):
+        def forward(self, x):
+            return self.bn(self.conv(x))
+
+    def hidden(conv, bn):
+        both = Both(conv.in_channels, conv.out_channels, conv.kernel_size)
+        both.conv, both.bn = conv, bn
+        return both
+
+    verdict = judge(EXERCISES["fold_bn"], lambda conv, bn: nn.Sequential(conv, bn))
+    assert verdict.kind == WRONG and "return one nn.Conv2d, not a Sequential" in verdict.text
+    assert judge(EXERCISES["fold_bn"], hidden).kind != RIGHT
+
+
+def test_gradients_recorded_past_the_models_own_hooks_are_seen():
+    def answer(model, batches):
+        quiet = EXERCISES["evaluate"].recipe()
+        was = model.training
+        model.eval().forward(batches[0][0])
+        model.train(was)
+        return quiet(model, batches)
+
+    assert judge(EXERCISES["evaluate"], answer).mistake == "gradients recorded"
+
+
+def test_sentences_are_grammar_and_show_where_numbers_differ():
+    assert words.listed(["the names"]) == "the names are"
+    assert words.listed(["the loss"]) == "the loss is" != words.listed(["the loss", "dx"])
+    assert words.differs("the weights after it") == "differ" and words.differs("dx") == "differs"
+    assert words.sentence("the loss is right") == "The loss is right"
+    assert words.sentence("dx differs") == "dx differs"
+    assert words.apart(0.04001, 0.04019) == ("0.0400", "0.0402")
+    assert words.apart(3.0, 0.0) == ("3", "0")
+    text = judge(EXERCISES["evaluate"], lambda *_: (1.5, 0.5)).text
+    assert "batches of 4 and 1 images" in text and "tensor" not in text
+    text = judge(EXERCISES["verdict"], lambda *_: "Supported").text
+    assert "expected 'supported', found 'Supported'" in text
+
+
+def test_lists_of_anything_become_numbers_without_a_warning():
+    numbers, graph = np.array([1.0, 2.0]), torch.ones(2, requires_grad=True) * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plain([numbers, graph, [3.0, 4]]).tolist() == [[1, 2], [2, 2], [3, 4]]
+        assert plain(iter([graph.sum(), 1])).tolist() == [4, 1]
+    assert plain(np.array("a text")) == "a text"
+
+
+def test_a_regularity_is_said_of_all_cases_or_of_one():
+    norm = EXERCISES["bn_forward"].recipe()
+    text = judge(EXERCISES["bn_forward"], lambda x, *v: norm(x, *v) * len(x)).text
+    assert "is 2.000 times what it should be, in this case" in text
+    text = judge(EXERCISES["bn_forward"], lambda x, *v: norm(x.detach(), *v)).text
+    assert "is 0, everywhere: no gradient flows to x" in text
+
+
 # ---------------------------------------------------------------------- two mistakes at once
 
 
@@ -209,10 +325,45 @@ def not_implemented(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ..., not_implemented])
+def only_described(*_):
+    """Nothing yet."""
+
+
+@pytest.mark.parametrize("answer", [None, ..., only_described, lambda *_: ..., not_implemented])
 def test_other_unfinished_answers_too(answer):
     for name in ("bn_forward", "bn_backward", "evaluate", "index_sets"):
         assert judge(EXERCISES[name], answer).kind == NOT_YET
+
+
+def test_a_return_that_is_missing_is_no_stub():
+    def means(x, groups):
+        found = EXERCISES["index_sets"].recipe()(x, groups)
+        print(end=str(found)[:0])
+
+    def verdict(low, high):
+        if low > 0:
+            return "supported"
+
+    for name, answer in (("index_sets", means), ("verdict", verdict)):
+        verdict = judge(EXERCISES[name], answer)
+        assert verdict.kind == WRONG and "is a `return` missing?" in verdict.text
+
+
+class Misspelt(nn.BatchNorm2d):
+    forward = nn.Module.forward
+
+    def foward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("name, answer", [
+    ("mcnemar", lambda a, b: float((a - b).sum())),
+    ("train_step", lambda model, optimizer, x, y, *_: nn.functional.cross_entropy(y, model(x))),
+    ("batch_norm", Misspelt),
+])  # fmt: skip
+def test_what_torch_has_not_implemented_is_an_error(name, answer):
+    verdict = judge(EXERCISES[name], answer)
+    assert verdict.kind == RAISED and "NotImplementedError" in verdict.text
 
 
 def test_what_is_done_is_said_of_a_part():
@@ -240,6 +391,19 @@ def test_an_error_that_a_known_mistake_makes_is_explained():
 
     verdict = judge(EXERCISES["bn_forward"], broadcast)
     assert verdict.kind == RAISED and "give them the shape (C, 1, 1)" in verdict.text
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_lost_dimension_and_a_wrong_one_are_told_apart_though_they_raise_the_same(swapped):
+    def forward(x, gamma, beta, eps):
+        var, mu = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=swapped)
+        xhat = (x - mu) / (var + eps).sqrt()
+        gamma, beta = (gamma, beta) if swapped else (gamma.view(-1, 1, 1), beta.view(-1, 1, 1))
+        return xhat * gamma + beta
+
+    verdict = judge(EXERCISES["bn_forward"], forward)
+    lost, along = "means and variances that lost their", "γ and β along the wrong"
+    assert verdict.kind == RAISED and (along if swapped else lost) in verdict.mistake
 
 
 def test_answers_of_the_wrong_kind_get_a_sentence():
@@ -289,6 +453,8 @@ def test_the_surroundings_stay_as_they_were():
     before = torch.get_default_dtype(), torch.get_rng_state()
     judge(EXERCISES["batch_norm"], nn.BatchNorm2d)
     assert torch.get_default_dtype() == before[0] and torch.equal(torch.get_rng_state(), before[1])
+    judge(EXERCISES["evaluate"], lambda *_: (1.5, 0.5))  # tries mistakes that switch gradients off
+    assert torch.is_grad_enabled()
 
 
 # ------------------------------------------------------------------------------- workbook
@@ -305,7 +471,41 @@ def test_a_copy_to_mend_is_written_once_and_kept(tmp_path):
     assert "no file" in judge(exercise, tmp_path / "missing.xlsx").text
 
 
-@pytest.mark.parametrize("formula", ["=FOO(P8)", "=2+(", "=A1", '=IF("a",Charts!A1,2)'])
+PIXELS = np.arange(64.0).reshape(8, 8)
+FORMULAS = [  # what LibreOffice shows for them too
+    ("=-2^2", 4), ("=2^3^2", 64), ("=2^-1", 0.5), ("=50%^2", 0.25), ("=1-2-3", -4), ("=8/4/2", 1),
+    ("=--P8", 2), ("=Q16+1", 1), ("=SUM(P8:Q9,p10:q10)", 63), ("=COUNT(P8:Q16)", 17),
+    ("=COUNT($P$16:Q16)", 1), ("=ROUND(2.345,2)", 2.35), ("=ROUND(-2.5,0)", -3),
+    ("=SUMPRODUCT(P8:P9*2)", 24), ("=IF(1=0,1/0,7)", 7), ("=ROWS(N8:U15)*COLUMNS(N8:U15)", 64),
+    ("{=SUM((P8:P9-P8)^2)}", 64),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("formula, value", FORMULAS)
+def test_formulas_are_computed_as_in_a_spreadsheet(formula, value):
+    assert computed(formula, PIXELS) == pytest.approx(value)
+
+
+def test_an_array_formula_in_the_file_is_computed_as_one(tmp_path):
+    path = my_copy(tmp_path / "repair.xlsx", formula := "=SUM((P8:Q15-P16)^2)/16")
+    assert "#VALUE!" in judge(EXERCISES["workbook_cell"], path).text
+    book = load_workbook(path)
+    book["Illustration"]["P17"] = ArrayFormula("P17", formula)
+    book.save(array := tmp_path / "array.xlsx")
+    assert judge(EXERCISES["workbook_cell"], array).kind == RIGHT
+
+
+@pytest.mark.parametrize("formula, shown", [
+    ("=SUM((P8:Q15-P16)^2)", "#VALUE!"), ("=P8:P15*2", "#VALUE!"), ("=P8:P15", "#VALUE!"),
+    ("=SUMXMY2(P8:Q15,P16)", "#N/A"), ("=SUMPRODUCT(P8:Q15,P8:P15)", "#VALUE!"),
+    ("=1/0", "#DIV/0!"), ("=VAR(P8)", "#DIV/0!"), ("=SQRT(-1)", "#NUM!"), ('=P8+"a"', "#VALUE!"),
+])  # fmt: skip
+def test_errors_of_a_spreadsheet_are_said(formula, shown):
+    with pytest.raises(Unfit, match=shown):
+        computed(formula, PIXELS)
+
+
+@pytest.mark.parametrize("formula", ["=FOO(P8)", "=2+(", "=A1", '=IF("a",Charts!A1,2)', "=P8 P9"])
 def test_formulas_that_it_cannot_compute_get_a_sentence(formula):
     assert judge(EXERCISES["workbook_cell"], formula).kind == WRONG
 
