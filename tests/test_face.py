@@ -14,6 +14,8 @@ from conftest import ROOT
 from PIL import Image
 
 from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
+from exercises.catalogue import EXERCISES
+from exercises.more_styles import STYLES
 from machinery import setup
 from machinery.files import between
 from tools import contents, pictures, publish, readme
@@ -74,6 +76,18 @@ def test_the_first_screen_has_pictures_and_both_ways_to_start():
         assert f"docs/{name}.png" in first
     assert "make lab" in first and "make lesson" in first and "Colab" in first
     assert all(f"docs/mistakes-{i}.png" in README for i in (1, 2, 3))
+
+
+def test_results_counts_what_is_there():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    files = (ROOT / "results").glob("*.jsonl")
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    hours = sum(row["seconds"] for row in rows) / 3600
+    assert f"The {len(rows):,} stored runs took {hours:.0f} hours of one core" in text
+    mistakes = sum(len(exercise.mistakes) for exercise in EXERCISES.values())
+    styles = sum(2 + len(STYLES[name]) for name in EXERCISES)  # the solution and the recipe, too
+    assert f"{len(EXERCISES)} exercises; each of their {mistakes} known mistakes" in text
+    assert f"all of {styles} right answers in different styles" in text
 
 
 # ------------------------------------------------------------------------------------- pictures
