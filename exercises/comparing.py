@@ -56,6 +56,14 @@ INTERVAL_MISTAKES = (
         {"error": lambda a, b: np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))},
     ),
     Mistake(
+        "the interval of ttest_ind",
+        "It takes a and b for unpaired samples; but each seed has an a and a b.",
+        {
+            "error": lambda a, b: np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)),
+            "quantile": lambda confidence, n: stats.t.ppf(0.5 + confidence / 2, 2 * n - 2),
+        },
+    ),
+    Mistake(
         "the differences' own spread",
         "That says where one more difference would lie; the mean's is smaller by √n.",
         {"error": lambda a, b: np.std(a - b, ddof=1)},

@@ -125,6 +125,10 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if not list(m.children())}
 
 
+def without_norms(model: nn.Module) -> dict[str, nn.Module]:
+    return {k: m for k, m in layers(model).items() if not isinstance(m, nn.BatchNorm2d)}
+
+
 HOOK_MISTAKES = (
     Mistake(
         "layers without parameters hooked too",
@@ -135,6 +139,11 @@ HOOK_MISTAKES = (
         "only the layers at the top hooked",
         "named_children() stops at a block; named_modules() goes into it.",
         {"which": lambda m: {k: v for k, v in m.named_children() if not list(v.children())}},
+    ),
+    Mistake(
+        "batch norm left out",
+        "γ and β are parameters too: go by whether a layer has any, not by its class.",
+        {"which": without_norms},
     ),
     Mistake(
         "the gradient of the layer's input",
