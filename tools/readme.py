@@ -60,12 +60,13 @@ def in_short() -> str:
     decided = verdicts if overall == statistics.NOT_DETECTED else verdicts[verdicts == overall]
     names = sentences.listed(rivals[name] for name in decided.index)
     best = best_of_rates().sort_values(ascending=False)
-    norms = [f"{value:.0f}% with {norm}" for norm, value in best.items() if norm != "none"]
+    rates = [f"{share:.0f}% with {norm}" for norm, share in best.drop("none").items()]
+    rates[0] = rates[0].replace("%", "% of the test images right")
+    rates.append(f"{best['none']:.0f}% without")
     return (
         f"**What came out: {headline}.** Over {found['seeds'].min()} seeds, {outcome} {names}. "
         "**A norm or none is another matter:** after two short epochs of plain SGD, each seed at "
-        "the best of six learning rates, the same network gets "
-        f"{sentences.listed(norms)} of the test images right, and {best['none']:.0f}% without."
+        f"the best of six learning rates, the same network gets {sentences.listed(rates)}."
     )
 
 
