@@ -8,6 +8,7 @@ Adam's and the norms' ε are scaled along, as they stand beside quantities that 
 """
 
 import functools
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -77,26 +78,17 @@ def logits_with(norm: str, l2: float = 0, matched: float = 0, steps: int = 20) -
 
     Args:
         norm: of the network; its ε is next to nothing, as it alone would tell w from αw.
-        l2: λ, on the convolutions only, which have a norm behind them.
+        l2: λ, on the convolutions only: the head, which has no norm behind it, stays as it is.
         matched: the λ in whose place the convolutions get the rates of ``matched_rate.rates``.
         steps: how many.
     """
-    model, convolutions, x, y = start(norm)
+    model, _, x, y = start(norm)
     for layer in model.modules():
         if hasattr(layer, "eps"):
             layer.eps = 1e-30
-    own = {id(w) for w in convolutions}
-    groups = [{"params": [p for p in model.parameters() if id(p) not in own]}]
-    groups.append({"params": convolutions, "weight_decay": l2})
-    optimizer = torch.optim.SGD(groups, LR)
-    setting = matched_rate.Setting(matched=matched, lr=LR, steps=steps)
-    for rates in matched_rate.rates(setting):
-        for group, lr in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    return model(x).detach()
+    model.head.weight.requires_grad_(False)
+    setting = matched_rate.Setting(l2=l2, matched=matched, lr=LR, steps=steps)
+    return matched_rate.trained_at(setting, model, repeat((x, y)))(x).detach()
 
 
 def unmatched(norm: str, l2: float = 0.05) -> tuple[float, float]:

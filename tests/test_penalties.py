@@ -341,7 +341,6 @@ def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
 def test_under_a_norm_l2_is_a_rate_and_the_line_says_so(norm):
     matched, unmatched = scaling.unmatched(norm)
     assert matched <= 1e-10 < 1e-2 < unmatched
-    # What is trained with L2 is torch's own, so the two are no less right than its weight_decay.
     assert penalties.same_as_a_rate().verdict == SUPPORTED
 
 
