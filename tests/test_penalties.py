@@ -340,7 +340,7 @@ def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
 @pytest.mark.parametrize("norm", ["BN", "LN", "GN"])
 def test_under_a_norm_l2_is_a_rate_and_the_line_says_so(norm):
     matched, unmatched = scaling.unmatched(norm)
-    assert matched <= 1e-10 < 1e-2 < unmatched
+    assert matched <= 1e-12 < 1e-2 < unmatched
     assert penalties.same_as_a_rate().verdict == SUPPORTED
 
 
@@ -348,7 +348,7 @@ def test_without_a_norm_no_rate_replaces_l2():
     assert scaling.unmatched("none")[0] > 1e-4
 
 
-@pytest.mark.parametrize("matched, unmatched", [(1e-3, 1.0), (1e-15, 1e-12)])
+@pytest.mark.parametrize("matched, unmatched", [(1e-3, 1.0), (1e-15, 1e-13)])
 def test_a_run_that_no_rate_replaces_contradicts_the_line(monkeypatch, matched, unmatched):
     monkeypatch.setattr(scaling, "unmatched", lambda norm: (matched, unmatched))
     assert penalties.same_as_a_rate().verdict == CONTRADICTED
