@@ -19,7 +19,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 lesson: $(READY)
-	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python -m tools.run_notebook notebooks/Session6_1.ipynb --out build
+	CHECKPOINTS=$(abspath build/checkpoints) $(BIN)/python -m backstage.publish.run_notebook notebooks/Session6_1.ipynb --out build
 	rm -rf build/checkpoints  # done: the next run trains anew, a killed one continues
 
 test: $(READY)
@@ -29,23 +29,23 @@ test: $(READY)
 
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
-	$(BIN)/python -m tools.run_notebook notebooks/*.ipynb --in-place
-	$(BIN)/python -m tools.exercises
+	$(BIN)/python -m backstage.publish.run_notebook notebooks/*.ipynb --in-place
+	$(BIN)/python -m backstage.publish.exercises
 
 pictures: $(READY)
-	$(BIN)/python -m tools.pictures
-	$(BIN)/python -m tools.publish
-	$(BIN)/python -m tools.readme
+	$(BIN)/python -m backstage.publish.pictures
+	$(BIN)/python -m backstage.publish.publish
+	$(BIN)/python -m backstage.publish.readme
 
 book: $(READY) .venv/.book
-	$(BIN)/python -m tools.book
+	$(BIN)/python -m backstage.publish.book
 
 # In a headless Chromium: no error, formulas without a network, no dead link.
 book-test: book
-	$(BIN)/python -m pytest -q book
+	$(BIN)/python -m pytest -q docs/test_book.py
 
 $(READY): requirements.txt constraints.txt
-	$(PYTHON) -c "from machinery.setup import check_python; check_python()"
+	$(PYTHON) -c "from backstage.machinery.setup import check_python; check_python()"
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cpu)
 	$(BIN)/python -m pip install --quiet $(shell grep -E '^torch(vision)?==' constraints.txt) --index-url https://download.pytorch.org/whl/cpu
@@ -53,6 +53,6 @@ endif
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
 	touch $@
 
-.venv/.book: book/requirements.txt $(READY)
+.venv/.book: docs/requirements.txt $(READY)
 	$(BIN)/python -m pip install --quiet --requirement $< --constraint constraints.txt
 	touch $@

@@ -28,12 +28,12 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from machinery import mnist
-from machinery.checkpoint import Checkpoint
-from machinery.device import pick_device
-from machinery.parallel import side_by_side
-from machinery.progress import Steps, deferred_interrupt, steps
-from machinery.settings import settings
+from backstage.machinery import mnist
+from backstage.machinery.checkpoint import Checkpoint
+from backstage.machinery.device import pick_device
+from backstage.machinery.parallel import side_by_side
+from backstage.machinery.progress import Steps, deferred_interrupt, steps
+from backstage.machinery.settings import settings
 from s6_model import AXES, Net, l1_loss, l1_mean_loss, l2_loss
 
 REPOSITORY = Path(__file__).resolve().parent
@@ -233,7 +233,7 @@ class Experiment:
         return " + ".join([self.norm, *penalties])
 
 
-# The strengths and GN's groups were chosen on validation images: python -m evidence.sweep run tune.
+# The strengths and GN's groups were chosen on validation images: python -m backstage.evidence.sweep run tune.
 THREE_EXPERIMENTS = (
     Experiment(norm="GN", l1=1e-5),
     Experiment(norm="LN", l2=1e-4),

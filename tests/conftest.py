@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import utils  # noqa: E402
-from machinery import mnist  # noqa: E402
+from backstage.machinery import mnist  # noqa: E402
 
 needs_mnist = pytest.mark.skipif(
     not mnist.is_in(Path(os.environ.get("MNIST_ROOT", "nowhere"))),

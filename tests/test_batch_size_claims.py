@@ -8,11 +8,11 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from evidence import claims, grids, results, seed_plots, sentences, tables
-from evidence.claim import judged_lines
-from evidence.claimed import batch_size
-from evidence.grids import GRIDS
-from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
+from backstage.evidence import claims, grids, results, seed_plots, sentences, tables
+from backstage.evidence.claim import judged_lines
+from backstage.evidence.claimed import batch_size
+from backstage.evidence.grids import GRIDS
+from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
 from utils import NORM_COLORS
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")

@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from evidence import claims, grids, results, sentences, tables
-from evidence.claim import Line, judged_lines
-from evidence.claimed import batch_size, does_it_replicate
-from evidence.grids import GRIDS
-from evidence.statistics import (
+from backstage.evidence import claims, grids, results, sentences, tables
+from backstage.evidence.claim import Line, judged_lines
+from backstage.evidence.claimed import batch_size, does_it_replicate
+from backstage.evidence.grids import GRIDS
+from backstage.evidence.statistics import (
     CONTRADICTED,
     NOT_DETECTED,
     NOT_SHOWN,
@@ -22,7 +22,7 @@ from evidence.statistics import (
     contrasts,
     equivalences,
 )
-from machinery.files import between, replace_part
+from backstage.machinery.files import between, replace_part
 from utils import THREE_EXPERIMENTS
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")
@@ -381,10 +381,10 @@ def test_a_file_without_the_marks_is_left_alone(tmp_path, text):
 
 def test_missing_results_end_in_a_sentence(tmp_path, capsys):
     assert claims.main(["--results", str(tmp_path)]) == 2
-    assert "python -m evidence.sweep run " in capsys.readouterr().err
+    assert "python -m backstage.evidence.sweep run " in capsys.readouterr().err
 
 
 def test_the_committed_table_is_what_the_results_say():
-    found = between("claims").search((ROOT / "RESULTS.md").read_text(encoding="utf-8"))
+    found = between("claims").search((ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8"))
     assert found, "RESULTS.md has no marks for the table"
     assert found[0] == claims.markdown(claims.all_lines())

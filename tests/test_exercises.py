@@ -14,14 +14,14 @@ from openpyxl import load_workbook
 from openpyxl.worksheet.formula import ArrayFormula
 from torch import Tensor, nn
 
-from exercises import checker, guard, learner, words
-from exercises.catalogue import EXERCISES, LESSONS
-from exercises.checker import MISTAKE, NOT_YET, RAISED, RIGHT, STOPPED, WRONG, judge
-from exercises.exercise import Unfit, plain, watch
-from exercises.more_styles import STYLES
-from exercises.workbook_cell import BROKEN, computed, my_copy
-from tools import exercises as build
-from tools import exercises_table as table
+from backstage.exercises import checker, guard, learner, words
+from backstage.exercises.catalogue import EXERCISES, LESSONS
+from backstage.exercises.checker import MISTAKE, NOT_YET, RAISED, RIGHT, STOPPED, WRONG, judge
+from backstage.exercises.exercise import Unfit, plain, watch
+from backstage.exercises.more_styles import STYLES
+from backstage.exercises.workbook_cell import BROKEN, computed, my_copy
+from backstage.publish import exercises as build
+from backstage.publish import exercises_table as table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:.*to a scalar")
 each = pytest.mark.parametrize("name", EXERCISES)

@@ -13,14 +13,14 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 from PIL import Image
 
-from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
-from exercises.catalogue import EXERCISES
-from exercises.more_styles import STYLES
-from machinery import setup
-from machinery.files import between
-from tools import contents, pictures, publish, readme
-from tools.alt_text import describe, figures
-from tools.page import page
+from backstage import setup
+from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
+from backstage.exercises.catalogue import EXERCISES
+from backstage.exercises.more_styles import STYLES
+from backstage.machinery.files import between
+from backstage.publish import contents, pictures, publish, readme
+from backstage.publish.alt_text import describe, figures
+from backstage.publish.page import page
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PICTURES = json.loads((ROOT / "docs" / "pictures.json").read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def test_the_readme_lists_the_notebooks_that_are_there():
     assert listed == contents.table(address, branch[1] if branch else "main"), "make pictures"
 
 
-@pytest.mark.parametrize("name", ["README.md", "RESULTS.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/RESULTS.md", "CONTRIBUTING.md"])
 def test_its_links_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -67,7 +67,7 @@ def test_its_links_lead_somewhere(name):
         if link.startswith("#"):
             assert link[1:] in anchors, link
         elif not link.startswith("https://"):
-            assert (ROOT / link.partition("#")[0]).exists(), link
+            assert ((ROOT / name).parent / link.partition("#")[0]).exists(), link
 
 
 def test_the_first_screen_has_pictures_and_both_ways_to_start():
@@ -79,7 +79,7 @@ def test_the_first_screen_has_pictures_and_both_ways_to_start():
 
 
 def test_results_counts_what_is_there():
-    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").split())
     files = (ROOT / "results").glob("*.jsonl")
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     hours = sum(row["seconds"] for row in rows) / 3600
@@ -167,7 +167,7 @@ def test_the_page_has_its_texts_and_its_formulas_inside():
 
 # ---------------------------------------------------------------------------------- installation
 
-ROOMS = ("machinery", "evidence", "workbook", "exercises")
+ROOMS = ("backstage/machinery", "backstage/evidence", "backstage/workbook", "backstage/exercises")
 
 
 def top_level_imports(source):

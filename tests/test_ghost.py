@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from evidence import grids
-from evidence.grids import GRIDS
-from evidence.measures.ghost import GhostBatchNorm, ghost_batches
-from evidence.measures.training import bn_statistics
+from backstage.evidence import grids
+from backstage.evidence.grids import GRIDS
+from backstage.evidence.measures.ghost import GhostBatchNorm, ghost_batches
+from backstage.evidence.measures.training import bn_statistics
 from utils import Experiment
 
 close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

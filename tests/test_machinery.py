@@ -27,11 +27,11 @@ import torchvision
 from conftest import ROOT, meanwhile, needs_mnist, posix_signals, same, still_there
 
 import utils
-from machinery import mnist, progress
-from machinery.checkpoint import Checkpoint, CheckpointError
-from machinery.files import replacing
-from machinery.parallel import WorkerLost, side_by_side
-from machinery.progress import deferred_interrupt, quiet, steps
+from backstage.machinery import mnist, progress
+from backstage.machinery.checkpoint import Checkpoint, CheckpointError
+from backstage.machinery.files import replacing
+from backstage.machinery.parallel import WorkerLost, side_by_side
+from backstage.machinery.progress import deferred_interrupt, quiet, steps
 from utils import Diverged, Experiment, fit
 
 SHORT = Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=2, dropout=0.1)

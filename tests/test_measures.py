@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import utils
-from evidence.bn_statistics import evaluate_by_batch
-from evidence.measures import (
+from backstage.evidence.bn_statistics import evaluate_by_batch
+from backstage.evidence.measures import (
     backward_theorem,
     cost,
     faster,

@@ -14,7 +14,7 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tools import run_notebook
+from backstage.publish import run_notebook
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
@@ -99,7 +99,7 @@ def play(source, folder, monkeypatch):
 def copy_code(folder):
     for name in ("s6_model.py", "utils.py", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "machinery", folder / "machinery")
+    shutil.copytree(ROOT / "backstage", folder / "backstage")
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,18 @@ from scipy import stats
 from torch import nn
 
 import utils
-from evidence import grids, results, scaling, sentences
-from evidence.claim import judge, judged_lines
-from evidence.claimed import penalties
-from evidence.measures import equilibrium, few_images, matched_rate, penalty_path, short, sparsity
-from evidence.statistics import CONTRADICTED, NOT_DETECTED, NOT_SHOWN, SHOWN, SUPPORTED
+from backstage.evidence import grids, results, scaling, sentences
+from backstage.evidence.claim import judge, judged_lines
+from backstage.evidence.claimed import penalties
+from backstage.evidence.measures import (
+    equilibrium,
+    few_images,
+    matched_rate,
+    penalty_path,
+    short,
+    sparsity,
+)
+from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, NOT_SHOWN, SHOWN, SUPPORTED
 from s6_model import Net, penalized
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")

@@ -11,10 +11,10 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from test_notebooks import remote  # noqa: F401
 
-from machinery import setup
-from tools import publish
-from tools.contents import paths
-from tools.folding import fold
+from backstage import setup
+from backstage.publish import publish
+from backstage.publish.contents import paths
+from backstage.publish.folding import fold
 
 ADDRESS = "https://github.com/someone/a-course"
 
@@ -75,7 +75,7 @@ def test_in_colab_a_notebook_from_github_finds_its_repository(
     colab(f"{ADDRESS}/blob/main/notebooks/X.ipynb")
     on_github(monkeypatch, ADDRESS, remote)
     found = play(publish.set_up("https://github.com/someone/else"), tmp_path, monkeypatch)
-    assert found == str(tmp_path / "normalization-lesson" / "machinery" / "setup.py")
+    assert found == str(tmp_path / "normalization-lesson" / "backstage" / "setup.py")
 
 
 def test_in_colab_a_notebook_from_elsewhere_takes_the_form_s_repository(
@@ -87,7 +87,7 @@ def test_in_colab_a_notebook_from_elsewhere_takes_the_form_s_repository(
     colab("1aBcDeF")  # as a file on Drive
     on_github(monkeypatch, ADDRESS, remote)
     found = play(publish.set_up(ADDRESS), tmp_path, monkeypatch)
-    assert found == str(tmp_path / "normalization-lesson" / "machinery" / "setup.py")
+    assert found == str(tmp_path / "normalization-lesson" / "backstage" / "setup.py")
 
 
 # -------------------------------------------------------------------------------- what it installs

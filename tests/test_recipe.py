@@ -15,9 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import utils
-from machinery.files import replacing
-from machinery.processor import processor
-from machinery.progress import quiet
+from backstage.machinery.files import replacing
+from backstage.machinery.processor import processor
+from backstage.machinery.progress import quiet
 from utils import Experiment
 
 GOLDEN = Path(__file__).with_name("golden_runs.json")
@@ -65,7 +65,7 @@ def test_training_computes_what_it_did_when_the_stored_results_were_made(i):
     agree = found == expected if exactly else near(found, expected)
     assert agree, (
         "Training computes something else than it did. If that is what you want, raise "
-        "utils.RECIPE (the stored results are stale then: python -m evidence.sweep list) and run "
+        "utils.RECIPE (the stored results are stale then: python -m backstage.evidence.sweep list) and run "
         "python tests/test_recipe.py."
     )
 

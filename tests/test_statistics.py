@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from evidence import statistics
-from evidence.statistics import (
+from backstage.evidence import statistics
+from backstage.evidence.statistics import (
     ALPHA,
     CONTRADICTED,
     NOT_DETECTED,

@@ -15,9 +15,9 @@ from conftest import ROOT, meanwhile, posix_signals, still_there
 from torch import nn
 
 import utils
-from evidence import bn_statistics, grids, results, sweep
-from evidence.grids import GRIDS, EvidenceError, Task
-from evidence.measures import training
+from backstage.evidence import bn_statistics, grids, results, sweep
+from backstage.evidence.grids import GRIDS, EvidenceError, Task
+from backstage.evidence.measures import training
 from s6_model import NORMS, Net
 from utils import THREE_EXPERIMENTS, Experiment, fit
 
@@ -419,7 +419,12 @@ def restarts_to_the_same_rows(folder, whole, monkeypatch):
 
 @posix_signals
 def test_killed_in_the_middle_and_started_again(tmp_path, whole, monkeypatch, capsys):
-    command = [sys.executable, "-m", "evidence.sweep", *arguments(tmp_path, seeds=25, jobs=2)]
+    command = [
+        sys.executable,
+        "-m",
+        "backstage.evidence.sweep",
+        *arguments(tmp_path, seeds=25, jobs=2),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -552,7 +557,9 @@ def test_a_stand_in_for_mnist_is_no_replication(tmp_path, monkeypatch, capsys):
 
 
 def test_a_grid_without_rows_says_how_to_make_them(tmp_path):
-    with pytest.raises(EvidenceError, match="python -m evidence.sweep run demo makes them"):
+    with pytest.raises(
+        EvidenceError, match="python -m backstage.evidence.sweep run demo makes them"
+    ):
         results.load_results("demo", tmp_path)
 
 

@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
 
 import utils
-from machinery.progress import steps
+from backstage.machinery.progress import steps
 from s6_model import Net, l1_loss, l2_loss
 from utils import Diverged, Experiment, Images, fit
 

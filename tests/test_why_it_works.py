@@ -9,12 +9,12 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from evidence import grids, results, why_sentences, why_tables
-from evidence.claimed import why_it_works as why
-from evidence.grids import GRIDS
-from evidence.measures.gradients import INITS
-from evidence.measures.smoothness import LEVELS
-from evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED, contrasts
+from backstage.evidence import grids, results, why_sentences, why_tables
+from backstage.evidence.claimed import why_it_works as why
+from backstage.evidence.grids import GRIDS
+from backstage.evidence.measures.gradients import INITS
+from backstage.evidence.measures.smoothness import LEVELS
+from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED, contrasts
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")
 

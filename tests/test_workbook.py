@@ -21,11 +21,11 @@ from workbook_cases import (
     shown,
 )  # fmt: skip
 
-from workbook.build import build
-from workbook.check import bare, compare, recalculated
-from workbook.inputs import Inputs, names
-from workbook.reference import reference
-from workbook.tolerance import allowances
+from backstage.workbook.build import build
+from backstage.workbook.check import bare, compare, recalculated
+from backstage.workbook.inputs import Inputs, names
+from backstage.workbook.reference import reference
+from backstage.workbook.tolerance import allowances
 
 BUILT = ("as committed", "groups 1", "constant channel, eps 0", "knobs", "explain LN")
 # Right workbooks with values up to 1e9 and over twelve orders of magnitude.

@@ -27,11 +27,11 @@ from workbook_cases import (
     random_inputs,
 )  # fmt: skip
 
-from workbook.__main__ import main
-from workbook.check import bare, check, compare, drawn, recalculated
-from workbook.inputs import InputError, Inputs, names
-from workbook.reader import Reader
-from workbook.tolerance import allowances
+from backstage.workbook.__main__ import main
+from backstage.workbook.check import bare, check, compare, drawn, recalculated
+from backstage.workbook.inputs import InputError, Inputs, names
+from backstage.workbook.reader import Reader
+from backstage.workbook.tolerance import allowances
 
 
 def sub(old, new, count=0):
@@ -169,7 +169,9 @@ def test_check_finds_a_wrong_number_in_every_quantity():
 
 @pytest.fixture
 def without_libreoffice(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("workbook.check"), "soffice", lambda: None)
+    monkeypatch.setattr(
+        importlib.import_module("backstage.workbook.check"), "soffice", lambda: None
+    )
 
 
 def test_check_agrees_and_leaves_the_file_alone(tmp_path, capsys, without_libreoffice):

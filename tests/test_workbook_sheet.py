@@ -20,12 +20,12 @@ from workbook_cases import (
     random_inputs,
 )
 
-from workbook.__main__ import main
-from workbook.build import SHEETS, build, replace_workbook
-from workbook.check import recalculated
-from workbook.inputs import LISTS, InputError, Inputs, names
-from workbook.pictures import picture, plot_grid, plot_statistics
-from workbook.reference import reference
+from backstage.workbook.__main__ import main
+from backstage.workbook.build import SHEETS, build, replace_workbook
+from backstage.workbook.check import recalculated
+from backstage.workbook.inputs import LISTS, InputError, Inputs, names
+from backstage.workbook.pictures import picture, plot_grid, plot_statistics
+from backstage.workbook.reference import reference
 
 
 def test_committed_workbook_is_what_the_program_builds(tmp_path, capsys):
@@ -41,7 +41,9 @@ def test_committed_workbook_is_what_the_program_builds(tmp_path, capsys):
                     same = c.value == d.value
                     if isinstance(c.value, float):  # PyTorch's last digit may differ elsewhere
                         same = same or abs(c.value - d.value) < 1e-13
-                    assert same, f"{sheet.title}!{c.coordinate}: run python -m workbook again"
+                    assert same, (
+                        f"{sheet.title}!{c.coordinate}: run python -m backstage.workbook again"
+                    )
 
 
 def test_an_edited_workbook_is_kept(tmp_path):
@@ -64,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(importlib.import_module("workbook.build"), "replacing", fail)
+    monkeypatch.setattr(importlib.import_module("backstage.workbook.build"), "replacing", fail)
     with pytest.raises(InputError, match="cannot be written .Permission denied"):
         replace_workbook(path, b"built")
     assert path.read_bytes() == b"mine"
@@ -294,9 +296,9 @@ def test_pictures_colour_numbers_by_sign_and_fade_what_is_not_marked():
 
 
 def test_norms_have_their_colours_and_channels_have_others():
+    from backstage.workbook.grid import HEAD_TINT
+    from backstage.workbook.reference import NORMS as TABLE
     from utils import NORM_COLORS
-    from workbook.grid import HEAD_TINT
-    from workbook.reference import NORMS as TABLE
 
     hues = {norm.upper(): f"#{about.color}" for norm, about in TABLE.items()}
     assert hues == {norm: NORM_COLORS[norm] for norm in hues}

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from workbook.build import WORKBOOK as COMMITTED
-from workbook.check import soffice
-from workbook.inputs import Inputs, names, plain
-from workbook.reader import Reader
+from backstage.workbook.build import WORKBOOK as COMMITTED
+from backstage.workbook.check import soffice
+from backstage.workbook.inputs import Inputs, names, plain
+from backstage.workbook.reader import Reader
 
 NORMS, ROWS = ("bn", "ln", "gn"), (1, 2, 3, 4)
 BASE = Reader(COMMITTED)

@@ -1,0 +1,1 @@
+"""What the lessons run on. To follow them, nobody needs to open it."""

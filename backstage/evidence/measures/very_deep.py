@@ -1,0 +1,68 @@
+"""What deep CNNs learn in one epoch, with and without a norm, against their depth.
+
+The networks are those of ``gradients.py``, from He's initialization, the best start that plain
+networks without a norm have: the claim that BN made very deep CNNs trainable (1502.03167's
+consequence; 1512.03385, section 3.4) has to hold against it, and at each arm's best rate.
+
+The rate falls to nothing in a straight line: at a constant one, one epoch would end with BN's
+running averages behind its weights (``with_without.py``), and its test accuracy would show that.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from backstage.evidence.measures import gradients
+from backstage.evidence.measures.sgd import endless, part, step
+from s6_model import NORMS
+from utils import Data, evaluate
+
+
+@dataclass(frozen=True)
+class Setting:
+    norm: str = "BN"
+    depth: int = 10  # convolutions
+    residual: bool = False  # a skip around every two of them
+    lr: float = 0.03  # of SGD at the first step
+    momentum: float = 0.9  # the usual one
+    init: str = "He"  # of the convolutions
+    channels: int = 16  # narrow, so that depth 40 takes seconds
+    images: int = 5_000  # a stratified twelfth of MNIST,
+    batch_size: int = 64  # so that an epoch is 79 steps, as of 10,000 images in batches of 128
+    epochs: int = 1
+    tested: int = 2_500  # a stratified quarter: the differences are far above its error
+
+
+DEPTHS = (5, 10, 20, 40)
+RATES = (0.003, 0.01, 0.03, 0.1)  # with skips, BN and GN do best at the last one
+
+
+def settings() -> dict[str, Setting]:
+    """Each norm at each depth, plain and residual, at each rate."""
+    return {
+        f"{norm}, {'residual' if residual else 'plain'}, depth {depth}, rate {lr:g}": Setting(
+            norm, depth, residual, lr
+        )
+        for residual, depth, norm, lr in product((False, True), DEPTHS, NORMS, RATES)
+    }
+
+
+def measure(setting: Setting, seed: int, data: Data) -> dict:
+    """Test accuracy in 0..1 after training; a diverged network's is that of guessing."""
+    images = part(data.train, setting.images)
+    torch.manual_seed(seed)
+    network = gradients.Setting(
+        setting.norm, setting.depth, setting.residual, setting.init, setting.channels
+    )
+    model = gradients.deep_cnn(network).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), setting.lr, momentum=setting.momentum, fused=True
+    )
+    steps = setting.epochs * -(-len(images) // setting.batch_size)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps)
+    supply = endless(images, setting.batch_size, seed)
+    for _ in range(steps):
+        step(model, optimizer, *next(supply))
+        schedule.step()
+    return {"test_accuracy": evaluate(model, part(data.test, setting.tested))[1]}
