@@ -233,7 +233,7 @@ class Experiment:
         return " + ".join([self.norm, *penalties])
 
 
-# The strengths and GN's groups were chosen on validation images: python -m backstage.evidence.sweep run tune.
+# The strengths and GN's groups were chosen on validation images (docs/RESULTS.md, Tuning).
 THREE_EXPERIMENTS = (
     Experiment(norm="GN", l1=1e-5),
     Experiment(norm="LN", l2=1e-4),

@@ -1,4 +1,4 @@
-"""How Sphinx builds the book. ``python -m backstage.publish.book`` lays out what it reads, beside this file."""
+"""How Sphinx builds the book. ``python -m backstage.publish.book`` lays out what it reads."""
 
 import sys
 from pathlib import Path

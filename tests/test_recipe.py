@@ -65,7 +65,7 @@ def test_training_computes_what_it_did_when_the_stored_results_were_made(i):
     agree = found == expected if exactly else near(found, expected)
     assert agree, (
         "Training computes something else than it did. If that is what you want, raise "
-        "utils.RECIPE (the stored results are stale then: python -m backstage.evidence.sweep list) and run "
+        "utils.RECIPE (the stored results are stale then) and run "
         "python tests/test_recipe.py."
     )
 

@@ -557,9 +557,7 @@ def test_a_stand_in_for_mnist_is_no_replication(tmp_path, monkeypatch, capsys):
 
 
 def test_a_grid_without_rows_says_how_to_make_them(tmp_path):
-    with pytest.raises(
-        EvidenceError, match="python -m backstage.evidence.sweep run demo makes them"
-    ):
+    with pytest.raises(EvidenceError, match="evidence.sweep run demo makes them"):
         results.load_results("demo", tmp_path)
 
 

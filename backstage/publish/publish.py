@@ -1,7 +1,7 @@
 """What every notebook has alike, and where the course is published.
 
-    python -m backstage.publish.publish                             # the clone's origin, if on GitHub
-    python -m backstage.publish.publish https://github.com/OWNER/NAME   # this address
+    python -m backstage.publish.publish  # the clone's origin, if on GitHub
+    python -m backstage.publish.publish https://github.com/OWNER/NAME  # this address
 
 Writes the set-up cell of every notebook, the README's table of them and, once there is an address,
 their "Open in Colab" badges and the default of ``REPOSITORY``. Marks folded cells for each reader,

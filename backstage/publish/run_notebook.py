@@ -1,7 +1,7 @@
 """Executes notebooks without a browser: progress live in the terminal, results as files.
 
-    python -m backstage.publish.run_notebook notebooks/X.ipynb --out build    # .ipynb, .html, figures
-    python -m backstage.publish.run_notebook notebooks/*.ipynb --in-place     # committed outputs
+    python -m backstage.publish.run_notebook notebooks/X.ipynb --out build  # .ipynb, .html, figures
+    python -m backstage.publish.run_notebook notebooks/*.ipynb --in-place  # committed outputs
 
 In a browser a progress bar is a widget. Here it is text on the kernel's stderr, shown as it comes
 and not kept in the notebook; everything else is kept.

@@ -52,7 +52,7 @@ TEXT = (
     ("6", "Gradients: set all of ∂ℓ/∂y to 1. h is not 0, but ∂ℓ/∂x of BN is: adding the same to "
      "every pixel of a channel changes nothing."),
     ("#", "Check it"),
-    ("PyTorch", "python -m backstage.workbook check normalization_demo.xlsx   compares every number with "
+    ("PyTorch", "python -m backstage.workbook check normalization_demo.xlsx   compares all with "
      "PyTorch's, your own inputs too. Names such as bn_xhat_1_2 (image 1, channel 2) find the "
      "cells."),
     ("papers", "BN arXiv 1502.03167 · LN 1607.06450 · GN 1803.08494 · IN 1607.08022 · "
