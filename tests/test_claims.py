@@ -22,7 +22,7 @@ from backstage.evidence.statistics import (
     contrasts,
     equivalences,
 )
-from backstage.machinery.files import between, replace_part
+from backstage.files import between, replace_part
 from utils import THREE_EXPERIMENTS
 
 pytestmark = pytest.mark.usefixtures("quick_statistics")

@@ -17,7 +17,7 @@ from backstage import setup
 from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, SUPPORTED
 from backstage.exercises.catalogue import EXERCISES
 from backstage.exercises.more_styles import STYLES
-from backstage.machinery.files import between
+from backstage.files import between
 from backstage.publish import contents, pictures, publish, readme
 from backstage.publish.alt_text import describe, figures
 from backstage.publish.page import page

@@ -27,9 +27,9 @@ import torchvision
 from conftest import ROOT, meanwhile, needs_mnist, posix_signals, same, still_there
 
 import utils
+from backstage.files import replacing
 from backstage.machinery import mnist, progress
 from backstage.machinery.checkpoint import Checkpoint, CheckpointError
-from backstage.machinery.files import replacing
 from backstage.machinery.parallel import WorkerLost, side_by_side
 from backstage.machinery.progress import deferred_interrupt, quiet, steps
 from utils import Diverged, Experiment, fit

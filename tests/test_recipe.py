@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import utils
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 from backstage.machinery.processor import processor
 from backstage.machinery.progress import quiet
 from utils import Experiment

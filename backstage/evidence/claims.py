@@ -15,7 +15,7 @@ from backstage.evidence.claim import Line, judge
 from backstage.evidence.claimed import batch_size, does_it_replicate, penalties, why_it_works
 from backstage.evidence.grids import EvidenceError
 from backstage.evidence.results import RESULTS
-from backstage.machinery.files import replace_part
+from backstage.files import replace_part
 from utils import REPOSITORY
 
 # In the notebooks' order.

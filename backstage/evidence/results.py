@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 from backstage.evidence.grids import GRIDS, EvidenceError, Task, grid_named, sweep_data
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 from backstage.machinery.processor import processor
 from backstage.machinery.progress import quiet
 from utils import REPOSITORY

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from backstage.exercises import checker
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 
 FILE = "EXERCISES_PROGRESS"  # names another file, in tests and where notebooks are made
 

@@ -16,7 +16,7 @@ from openpyxl.worksheet.formula import ArrayFormula
 from backstage.exercises.cases import Draw
 from backstage.exercises.exercise import Exercise, Mistake, NotYet, Unfit
 from backstage.exercises.spreadsheet import Formula, Wrong, single
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 from backstage.workbook.build import WORKBOOK
 
 CELL, AREA = "P17", "P8:Q15"  # batch norm's variance of channel 2, its pixels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 
 
 class CheckpointError(RuntimeError):

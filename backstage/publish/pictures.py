@@ -24,7 +24,7 @@ import openpyxl
 from openpyxl.worksheet.properties import PageSetupProperties
 from PIL import Image, ImageChops
 
-from backstage.machinery.files import replacing, small_png
+from backstage.files import replacing, small_png
 from backstage.publish.alt_text import figures
 from backstage.publish.contents import ROOT, paths
 

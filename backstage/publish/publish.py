@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 
-from backstage.machinery.files import replace_part, replacing
+from backstage.files import replace_part, replacing
 from backstage.publish.alt_text import describe
 from backstage.publish.contents import ROOT, badge, paths, table
 from backstage.publish.folding import fold

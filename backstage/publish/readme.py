@@ -14,7 +14,7 @@ import pandas as pd
 
 from backstage.evidence import claims, sentences, statistics, tables
 from backstage.evidence.results import load_results
-from backstage.machinery.files import replace_part
+from backstage.files import replace_part
 from backstage.publish.contents import ROOT
 from backstage.publish.run_notebook import TABLE
 from utils import THREE_EXPERIMENTS

@@ -19,7 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from backstage.machinery.files import replacing, small_png
+from backstage.files import replacing, small_png
 from backstage.publish.alt_text import describe, figures
 from backstage.publish.folding import fold
 from backstage.publish.page import page

@@ -11,7 +11,7 @@ import numpy as np
 from xlsxwriter import Workbook
 from xlsxwriter.format import Format
 
-from backstage.machinery.files import replacing
+from backstage.files import replacing
 from backstage.workbook.charts import charts
 from backstage.workbook.gradients import gradients
 from backstage.workbook.illustration import illustration, next_layer

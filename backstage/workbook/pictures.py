@@ -10,7 +10,7 @@ from IPython.display import Image
 from matplotlib import colors
 from matplotlib.patches import Rectangle
 
-from backstage.machinery.files import small_png
+from backstage.files import small_png
 from backstage.workbook.grid import CELL_TINT, HEAD_TINT, INK, NEUTRAL
 from backstage.workbook.inputs import UNDEFINED
 from backstage.workbook.reference import NORMS
