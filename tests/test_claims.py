@@ -354,7 +354,7 @@ LINE = Line("A beats B", SUPPORTED, "+0.1 [+0.0, +0.2] points", 10, "Session6_X"
 def test_markdown_is_a_table_with_a_line_per_claim():
     lines = claims.markdown([LINE, LINE]).splitlines()
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
-    assert "**supported**" in lines[2] and "(notebooks/Session6_X.ipynb)" in lines[2]
+    assert "**supported**" in lines[2] and "(../notebooks/Session6_X.ipynb)" in lines[2]
     assert "](Session6_X.ipynb)" in claims.markdown([LINE], folder="")
 
 
