@@ -2,7 +2,7 @@
 # make lesson:   train the three experiments and leave the executed lesson in build/
 # make test:     lint, tests and every notebook in its short setting
 # make book:     the course as a website, in build/book/
-# make pictures: the README's pictures and numbers, from the committed notebooks
+# make publish:  README, docs/ and badges brought up to date with the notebooks
 # TORCH=cpu, with any of them: PyTorch without CUDA's libraries (several GB on Linux)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ ifdef MNIST_ROOT
 export MNIST_ROOT := $(abspath $(MNIST_ROOT))
 endif
 
-.PHONY: lab lesson test notebooks pictures book book-test
+.PHONY: lab lesson test notebooks publish book book-test
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
@@ -30,17 +30,18 @@ test: $(READY)
 # Executes the notebooks at full settings and keeps the outputs, for committing them.
 notebooks: $(READY)
 	$(BIN)/python -m backstage.publish.run_notebook notebooks/*.ipynb --in-place
-	$(BIN)/python -m backstage.publish.exercises
+	$(BIN)/python -m backstage.publish
 
-pictures: $(READY)
-	$(BIN)/python -m backstage.publish.pictures
-	$(BIN)/python -m backstage.publish.publish
-	$(BIN)/python -m backstage.publish.readme
+publish: $(READY)
+	$(BIN)/python -m backstage.publish
 
 book: $(READY) .venv/.book
-	$(BIN)/python -m backstage.publish.book
+	rm -rf build/book build/book-source && mkdir -p build/book-source
+	cp -r README.md CONTRIBUTING.md LICENSE normalization_demo.xlsx notebooks docs docs/index.md build/book-source
+	$(BIN)/python -m sphinx -q -b html -c docs build/book-source build/book
+	@echo "The book: build/book/index.html"
 
-# In a headless Chromium: no error, formulas without a network, no dead link.
+# In a headless Chromium: formulas and search without a network, no dead link.
 book-test: book
 	$(BIN)/python -m pytest -q docs/test_book.py
 

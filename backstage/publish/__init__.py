@@ -1,1 +1,1 @@
-"""Run by hand or by make: notebooks without a browser, and the README's numbers on speed."""
+"""From the notebooks to what a visitor sees: README, docs/, web pages."""

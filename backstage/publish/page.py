@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from backstage.publish.alt_text import figures
+from backstage.publish.notebooks import figures
 
 MATHJAX = {
     "tex": {"inlineMath": [["$", "$"], ["\\(", "\\)"]], "processEscapes": True},
