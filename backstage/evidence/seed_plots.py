@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-
-from backstage.evidence.statistics import paired_effect
+from scipy import stats
 
 GREY, MARGIN = "#999999", "#ebebeb"
 
@@ -30,15 +29,22 @@ def seeds_and_interval(
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
-    effect = paired_effect(values, np.zeros(len(values)), confidence)
-    error = [[effect.mean - effect.low], [effect.high - effect.mean]]
-    dots, mean = (values, at - 0.15 + np.linspace(-0.1, 0.1, len(values))), (effect.mean, at + 0.2)
+    middle = values.mean()
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    dots, mean = (values, at - 0.15 + np.linspace(-0.1, 0.1, len(values))), (middle, at + 0.2)
     if not horizontal:
         dots, mean = dots[::-1], mean[::-1]
     ax.plot(*dots, marker, color=color, alpha=0.5, markersize=4)
     which = "xerr" if horizontal else "yerr"
     dark = "black" if horizontal else color
-    ax.errorbar(*mean, **{which: error}, fmt="D", color=dark, markersize=4, capsize=3)
+    ax.errorbar(
+        *mean,
+        **{which: [[middle - low], [high - middle]]},
+        fmt="D",
+        color=dark,
+        markersize=4,
+        capsize=3,
+    )
 
 
 def plot_differences(

@@ -1,0 +1,36 @@
+"""The stored runs: results/<grid>.jsonl has a line of JSON for each."""
+
+import io
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from utils import REPOSITORY
+
+RESULTS = REPOSITORY / "results"
+
+
+def whole_lines(path: Path) -> str:
+    """The file's text, without a last line that was cut off while it was being written."""
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        print(f"{path.name} ends in half a line, which is left out.", file=sys.stderr)
+    return whole
+
+
+def load(name: str, folder: Path = RESULTS) -> pd.DataFrame:
+    """The runs of a grid, a row for each; those that failed are left out.
+
+    A row has its setting's own columns (``norm``, ``lr``, ``batch_size`` ...), ``seed``, and what
+    was measured. Paired runs stand side by side in
+    ``load("replicate").pivot(index="seed", columns=["norm", "l1", "l2"], values="test_accuracy")``.
+
+    Args:
+        name: of the grid, as ``python -m backstage.evidence list`` shows it.
+        folder: where its rows are.
+    """
+    text = io.StringIO(whole_lines(folder / f"{name}.jsonl"))
+    rows = pd.read_json(text, lines=True, precise_float=True)
+    return rows[rows["status"] == "ok"].sort_values("seed", kind="stable", ignore_index=True)
