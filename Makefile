@@ -12,6 +12,9 @@ READY := .venv/.ready
 ifdef MNIST_ROOT
 export MNIST_ROOT := $(abspath $(MNIST_ROOT))
 endif
+ifdef FASHION_ROOT
+export FASHION_ROOT := $(abspath $(FASHION_ROOT))
+endif
 
 .PHONY: lab lesson test notebooks publish book book-test
 
