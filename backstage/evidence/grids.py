@@ -11,18 +11,28 @@ from backstage.evidence.measures import (
     backward_theorem,
     cost,
     equilibrium,
+    fashion,
     faster,
+    faster_batch_statistics,
     few_images,
     ghost,
+    gradient_growth,
     gradients,
+    l2_or_rate,
     largest_rate,
+    largest_rate_starts,
     layer_norm,
     lesson_weights,
     matched_rate,
+    new_domain,
     penalty_path,
+    pre_post_norm,
+    scale_free_smoothness,
+    sigma_detached,
     smoothness,
     sparsity,
     training,
+    two_starts,
     very_deep,
     with_without,
 )
@@ -193,6 +203,23 @@ GRIDS = {
         measure=training.validation,
         seeds=2,
     ),
+    "fashion_tune": Grid(
+        "Which strengths score best on Fashion-MNIST's validation images, augmented or not?",
+        fashion.candidates(),
+        measure=training.validation,
+        seeds=2,
+    ),
+    "fashion_two_starts": Grid(
+        "With and without a norm on Fashion-MNIST, from two starts",
+        two_starts.settings(),
+        two_starts.measure,
+    ),
+    "fashion_ghost": Grid(
+        "What does BN lose on Fashion-MNIST if 2 of 32 images share its statistics?",
+        fashion.ghosts(),
+        fashion.measure_ghost,
+        images=10_000,
+    ),
     "demo": Grid(
         "Does a sweep work here? It takes seconds; its results prove nothing.",
         {norm: Experiment(norm=norm, epochs=2, plain_epochs=1) for norm in NORMS},
@@ -225,15 +252,34 @@ PENALTIES = {
 }
 
 
+# Measured again, from both starts and so on, ten seeds each.
+AGAIN = {
+    two_starts: "What does a norm do for two short epochs of plain SGD, from two starts?",
+    gradient_growth: "How do gradients grow over the layers, at the start and after one step?",
+    largest_rate_starts: "At how large a rate does the CNN still train, from two starts?",
+    l2_or_rate: "Is the gain of L2 under BN on 300 images regularization, or a rate?",
+    sigma_detached: "Is it the right angle to the weights that σ's derivative is good for?",
+    faster_batch_statistics: "How long does BN's sigmoid MLP take without running averages?",
+}
+FIVE = {
+    new_domain: "What becomes of a network's norms on other digits than it was trained on?",
+    pre_post_norm: "Does a transformer train with the norm before or after its sublayers?",
+    scale_free_smoothness: "How smooth is the loss, whatever the weights' length?",
+}
+
+
 def name_of(module) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-GRIDS |= {name_of(m): Grid(question, m.settings(), m.measure) for m, question in WHY.items()}
+GRIDS |= {
+    name_of(m): Grid(question, m.settings(), m.measure) for m, question in (WHY | AGAIN).items()
+}
 GRIDS |= {
     name_of(m): Grid(question, m.settings(), m.measure, seeds=seeds)
     for m, (question, seeds) in PENALTIES.items()
 }
+GRIDS |= {name_of(m): Grid(q, m.settings(), m.measure, seeds=5) for m, q in FIVE.items()}
 GRIDS["few_images_tune"] = Grid(
     "Which strengths score best on validation images, for each number of training images?",
     few_images.candidates(),

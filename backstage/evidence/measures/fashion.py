@@ -1,0 +1,43 @@
+"""Fashion-MNIST: the course's comparisons where there is more room for a difference than at 99.4%.
+
+Its files have MNIST's form (1708.07747); its pixels are scaled by its own mean and standard
+deviation. The strengths of the penalties, and whether to augment, are chosen on its own validation
+images, as for MNIST: the grid ``fashion_tune``. What augmentation does is made for handwriting: it
+turns, slants, stretches and shifts.
+"""
+
+from dataclasses import replace
+
+from backstage.evidence.measures import training
+from backstage.evidence.measures.ghost import GhostExperiment, ghost_batches
+from utils import THREE_EXPERIMENTS, Data, Experiment
+
+GN_L1, LN_L2, _ = THREE_EXPERIMENTS
+EPOCHS = 10
+
+
+def candidates() -> dict[str, Experiment]:
+    """GN + L1 and LN + L2 at each strength, at the middle one with augmentation too."""
+    runs = [replace(GN_L1, l1=l1, augment=False) for l1 in (1e-6, 1e-5, 1e-4)]
+    runs += [replace(LN_L2, l2=l2, augment=False) for l2 in (1e-5, 1e-4, 1e-3)]
+    runs += [GN_L1, LN_L2]
+    return {
+        f"{e.label}, {e.l1 + e.l2:g}, {'augmented' if e.augment else 'plain'}": replace(
+            e, epochs=EPOCHS
+        )
+        for e in runs
+    }
+
+
+def ghosts() -> dict[str, Experiment]:
+    """BN over 2 and over 32 of 32 images, and GN; else as the grid ``ghost`` on MNIST."""
+    base = replace(GN_L1, l1=0.0, epochs=6, batch_size=32, lr=GN_L1.lr * 32 / GN_L1.batch_size)
+    fields = vars(replace(base, norm="BN"))
+    found = {f"BN {n} in 32": GhostExperiment(**fields, norm_batch=n) for n in (2, 32)}
+    return found | {"GN, batch 32": base}
+
+
+def measure_ghost(experiment: Experiment, seed: int, data: Data) -> dict:
+    """``ghost_batches`` or, for GN, ``final_epoch``."""
+    ghost = isinstance(experiment, GhostExperiment)
+    return (ghost_batches if ghost else training.final_epoch)(experiment, seed, data)

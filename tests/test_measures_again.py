@@ -1,0 +1,172 @@
+"""The measures of starts, scales and new data, held against torch, closed forms and each other."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from backstage.evidence.measures import (
+    fashion,
+    faster,
+    faster_batch_statistics,
+    few_images,
+    gradient_growth,
+    l2_or_rate,
+    new_domain,
+    pre_post_norm,
+    scale_free_smoothness,
+    short,
+    sigma_detached,
+    two_starts,
+)
+from backstage.evidence.measures.layer_norm import three_layer_cnn
+from s6_model import Net
+from utils import normalize
+
+
+def first_batch(data, size=64, dtype=torch.float32):
+    return normalize(data.train.x[:size].to(dtype) / 255), data.train.y[:size]
+
+
+# ---------------------------------------------------------------------------------- two starts
+
+
+def test_hes_start_has_the_deviation_of_its_formula():
+    torch.manual_seed(0)
+    model = two_starts.started(Net("none"), "He")
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 6
+    for layer in layers:
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.detach().std() * math.sqrt(fan_in / 2) == pytest.approx(1, abs=0.2)
+
+
+def test_the_default_start_is_torchs_own():
+    torch.manual_seed(0)
+    own = Net("BN").state_dict()
+    torch.manual_seed(0)
+    found = two_starts.started(Net("BN"), "default").state_dict()
+    assert all(torch.equal(found[name], own[name]) for name in own)
+    with pytest.raises(ValueError, match="Unknown start 'Xavier'"):
+        two_starts.started(Net("BN"), "Xavier")
+
+
+# ------------------------------------------------------------------------------ gradient growth
+
+
+def test_gradients_grow_as_the_mean_field_theory_of_batch_norm_says(digits):
+    setting = gradient_growth.Setting("MLP", "BN", depth=30)
+    found = gradient_growth.measure(setting, 0, digits)
+    assert found["growth"] == pytest.approx(math.sqrt(math.pi / (math.pi - 1)), abs=0.03)
+    assert len(found["norms"]) == len(found["after_norms"]) == 30
+
+
+def test_nothing_corrects_hes_weights_for_padding():
+    torch.manual_seed(0)
+    model = gradient_growth.make_network(gradient_growth.Setting("CNN", "none", depth=40))
+    inner = torch.cat([m.weight.flatten() for m in gradient_growth.inner_layers(model)[1:]])
+    assert inner.detach().std() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.01)
+
+
+# --------------------------------------------------------------------------------- L2 or rate
+
+
+@pytest.mark.parametrize(("part", "l2"), [("none", 0.0), ("all", 0.03)])
+def test_l2_on_all_or_nothing_is_the_short_run(part, l2, digits):
+    experiment = l2_or_rate.PartExperiment(steps=4, l2=l2, l2_on=part, seed=1)
+    plain = few_images.SmallExperiment(norm="BN", steps=4, l2=l2, seed=1)
+    ours, theirs = l2_or_rate.trained(experiment, digits), short.train(plain, digits.train)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# ------------------------------------------------------------------------------- a new domain
+
+
+def test_the_digits_parts_are_apart_and_whole():
+    few = new_domain.digits(0)
+    parts = [{x.numpy().tobytes() for x in p.x} for p in (few.train, few.val, few.test)]
+    assert [len(p.y) for p in (few.train, few.val, few.test)] == [100, 697, 1_000]
+    assert not (parts[0] & parts[2] or parts[0] & parts[1] or parts[1] & parts[2])
+
+
+@pytest.mark.parametrize("tuning", ["training", "frozen"])
+def test_frozen_statistics_stay_and_scales_still_learn(tuning):
+    model = Net("BN")
+    before = copy.deepcopy(model.state_dict())
+    new_domain.tune(model, new_domain.Setting(tuning=tuning, epochs=1), 0, new_domain.digits(0))
+    after = model.state_dict()
+    assert torch.equal(before["features.1.running_mean"], after["features.1.running_mean"]) == (
+        tuning == "frozen"
+    )
+    assert not torch.equal(before["features.1.weight"], after["features.1.weight"])
+
+
+# ----------------------------------------------------------------------------- pre and post norm
+
+
+def test_each_layer_starts_from_weights_of_its_own_and_post_norm_ends_standardized():
+    torch.manual_seed(0)
+    model = pre_post_norm.RowTransformer(pre_post_norm.Setting("post", depth=2))
+    first, second = (layer.linear1.weight for layer in model.layers)
+    assert not torch.equal(first, second)
+    tokens = model.layers(torch.randn(2, 28, 32))
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 28), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens.var(-1, correction=0), torch.ones(2, 28), atol=1e-3, rtol=0)
+
+
+# ----------------------------------------------------------------------------- scale and angle
+
+
+def test_scale_free_beta_does_not_see_the_length_of_the_weights(digits):
+    torch.manual_seed(0)
+    model = Net("BN").double()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 1e-12
+    doubled = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in doubled.features.parameters():
+            if p.ndim == 4:
+                p *= 2
+    batch = first_batch(digits, dtype=torch.float64)
+    one, two = (scale_free_smoothness.scale_free_beta(m, *batch) for m in (model, doubled))
+    assert two["weight_norm"] == pytest.approx(2 * one["weight_norm"])
+    assert two["scale_free_beta"] == pytest.approx(one["scale_free_beta"], rel=1e-4)
+
+
+def test_a_gradient_stands_at_a_right_angle_unless_sigma_is_detached(digits):
+    x, y = first_batch(digits)
+
+    def cosines(norm, projected=False):
+        torch.manual_seed(0)
+        model = three_layer_cnn(norm)
+        convolutions = [layer for layer in model if isinstance(layer, nn.Conv2d)]
+        nn.functional.cross_entropy(model(x), y).backward()
+        for convolution in convolutions if projected else ():
+            sigma_detached.project(convolution)
+        return [abs(c) for c in sigma_detached.lengths_and_cosines(convolutions)[1]]
+
+    assert max(cosines("LN-simple")) < 1e-3
+    assert min(cosines("σ detached")) > 0.01
+    assert max(cosines("σ detached", projected=True)) < 1e-5
+
+
+# ------------------------------------------------------------------------------------- the rest
+
+
+def test_batch_statistics_are_looked_at_without_changing_the_run(digits):
+    setting = faster_batch_statistics.Setting(lr=0.3, max_steps=30, check_every=10)
+    found = faster_batch_statistics.measure(setting, 0, digits)
+    plain = faster.Setting("sigmoid MLP", lr=0.3, max_steps=30, check_every=10)
+    assert found["accuracy"] == faster.measure(plain, 0, digits)["accuracy"]
+    assert found["batch_accuracy"] != found["accuracy"]
+
+
+def test_fashions_ghosts_share_all_but_the_norm():
+    two, whole, gn = fashion.ghosts().values()
+    assert replace(two, norm_batch=32) == whole
+    assert (gn.norm, gn.batch_size, gn.lr) == ("GN", two.batch_size, two.lr)
