@@ -83,6 +83,16 @@ def test_l2_on_all_or_nothing_is_the_short_run(part, l2, digits):
         torch.testing.assert_close(a, b)
 
 
+def test_a_length_that_is_kept_is_kept(digits):
+    experiment = l2_or_rate.PartExperiment(steps=3, length=0.5, seed=1)
+    torch.manual_seed(1)
+    start = l2_or_rate.weights_in(Net("BN"), "convolutions")
+    ours = l2_or_rate.weights_in(l2_or_rate.trained(experiment, digits), "convolutions")
+    for a, b in zip(ours, start, strict=True):
+        assert a.norm().item() == pytest.approx(b.norm().item() / 2)
+        assert not torch.allclose(a, b / 2)
+
+
 # ------------------------------------------------------------------------------- a new domain
 
 
