@@ -1,18 +1,17 @@
-"""What a batch norm layer shows: in both modes, what it remembers, and what it saves."""
+"""Batch norm as a layer: both modes, what it remembers, what it saves, and that it trains."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.cases import affine_names, gradient
-from backstage.exercises.exercise import NotYet, Unfit, finished
+from backstage.exercises.inputs import NotYet, Trial, Unfit, activations, finished, gradient, yes
 
 
 def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tuple[str, object]]:
     """Two steps of training, an evaluation, what is saved, and what it is by default."""
-    layer = made(answer, channels, eps=eps, momentum=momentum)
-    affine = [getattr(layer, name) for name in affine_names(layer)]
+    layer = made(answer, channels, x, eps=eps, momentum=momentum)
+    affine = affine_of(layer)
     yield "running_var of a new layer", kept(layer, "running_var")
     for name, found in zip("γβ", affine, strict=True):
         yield f"{name} of a new layer", found.flatten()
@@ -23,8 +22,8 @@ def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tup
     yield "the parameters", names(layer.named_parameters())
     yield "the state_dict", names(layer.state_dict().items())
     yield "num_batches_tracked in the end", getattr(layer, "num_batches_tracked", "missing")
-    usual = made(answer, channels)
-    fill([getattr(usual, name) for name in affine_names(usual)], gamma, beta)
+    usual = made(answer, channels, x)
+    fill(affine_of(usual), gamma, beta)
     yield "the output with the ε that it has by default", usual(x.detach() / 100)
     yield "running_mean with its default momentum", 100 * kept(usual, "running_mean")
 
@@ -36,11 +35,13 @@ def training(layer: nn.Module, x: Tensor, affine: list[Tensor]) -> Iterator[tupl
     for name, found in zip("γβ", affine, strict=True):
         yield f"the gradient of {name}", gradient(y, found)
     layer(2 * x.detach() + 1)
+    yield "running_mean after two steps", kept(layer, "running_mean")
+    yield "running_var after two steps", kept(layer, "running_var")
     statistics = kept(layer, "running_mean"), kept(layer, "running_var")
-    yield "running_mean after two steps", statistics[0]
-    yield "running_var after two steps", statistics[1]
     held = any(isinstance(s, Tensor) and s.grad_fn is not None for s in statistics)
-    yield "whether the running statistics keep a graph", "yes" if held else "no"
+    yield "whether the running statistics keep a graph", yes(held)
+    if x.dtype == torch.float32:
+        yield "the output's type for images of float32", str(y.dtype)
 
 
 def evaluation(layer: nn.Module, x: Tensor) -> Iterator[tuple[str, object]]:
@@ -54,7 +55,7 @@ def evaluation(layer: nn.Module, x: Tensor) -> Iterator[tuple[str, object]]:
     yield "running_mean after evaluation", kept(layer, "running_mean")
 
 
-def made(answer, channels: int, **settings) -> nn.Module:
+def made(answer, channels: int, x: Tensor, **settings) -> nn.Module:
     if isinstance(answer, nn.Module):
         raise Unfit("give the class itself, not a layer that is already made.")
     layer = finished(answer(channels, **settings))
@@ -62,13 +63,22 @@ def made(answer, channels: int, **settings) -> nn.Module:
         raise Unfit("it has to make an nn.Module.")
     if not list(layer.parameters()) and not hasattr(layer, "running_var"):
         raise NotYet
-    return layer.double()
+    return layer.to(x.dtype)
 
 
 def kept(layer: nn.Module, name: str):
     if not hasattr(layer, name):
         raise Unfit(f"the layer has no {name}.")
     return getattr(layer, name)
+
+
+def affine_of(layer: nn.Module) -> list[Tensor]:
+    """γ and β, by the usual names or else the first two parameters."""
+    own = dict(layer.named_parameters())
+    for pair in (("weight", "bias"), ("gamma", "beta"), tuple(own)[:2]):
+        if len(pair) == 2 and set(pair) <= set(own):
+            return [own[name] for name in pair]
+    raise Unfit("it needs two parameters, γ and β, with one number per channel.")
 
 
 def fill(affine: list[Tensor], *values: Tensor) -> None:
@@ -82,3 +92,14 @@ def fill(affine: list[Tensor], *values: Tensor) -> None:
 def names(values) -> str:
     found = [f"{name} {list(value.shape)}" for name, value in values]
     return ", ".join(sorted(found)) or "nothing"
+
+
+def layer_cases() -> list[dict]:
+    return [
+        {"channels": case["x"].shape[1], "eps": case["eps"], "momentum": momentum,
+         "x": case["x"], "gamma": case["gamma"], "beta": case["beta"]}
+        for case, momentum in zip(activations(), (0.1, 0.3, 0.1, 0.2, 0.4), strict=True)
+    ]  # fmt: skip
+
+
+TRIALS = {"batch_norm": Trial(nn.BatchNorm2d, layer_cases, layer_shows)}

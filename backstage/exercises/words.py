@@ -1,82 +1,62 @@
-"""Says in words what was seen: how a value differs, where, and for which inputs."""
+"""Says what was seen: what differs, by how much, where, and for which inputs."""
+
+import linecache
+import sysconfig
+import traceback
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from backstage.exercises.exercise import Exercise, Watched, same
+from backstage.exercises.judging import Shown, same
 
-
-def listed(names: list[str]) -> str:
-    """The names, and "is" or "are"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last} are" if most else f"{last} {is_or_are(last)}"
+OURS = (str(Path(__file__).resolve().parent), sysconfig.get_paths()["stdlib"], "<")
 
 
-def is_or_are(what: str) -> str:
-    return "are" if _many(what) else "is"
-
-
-def differs(what: str) -> str:
-    return "differ" if _many(what) else "differs"
-
-
-def _many(what: str) -> bool:
-    """Whether "the weights after it" is a plural, by its head."""
-    if what.startswith(("whether", "how")):
-        return False
-    for end in (" after", " of", " for", " in", " left", " with", " taken"):
-        what = what.partition(end)[0]
-    return what.endswith("s") and not what.endswith("ss")
-
-
-def sentence(text: str) -> str:
-    """The text with a capital, unless it begins with a name or a Greek letter."""
-    words = ("the ", "whether ", "how ", "hooks ", "gradients ")
-    return text[0].upper() + text[1:] if text.startswith(words) else text
-
-
-# ------------------------------------------------------------------------ how it differs
-
-
-def pattern(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
-    """How a wrong value differs: by its kind, its shape, a factor, a difference, or somehow."""
-    found, wanted = watched.seen[k][what], exercise.expected[k][what]
-    if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
-        return differs(what)
-    if not fits(found, wanted):
-        return f"{_has(what)} shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
-    if not found.isfinite().all():
-        reasons = "a division by 0, or the root of a negative number"
-        return f"{_has(what)} values that are no finite numbers, as from {reasons}"
-    pairs = [(one[what], other[what]) for one, other in zip(watched.seen, exercise.expected,
-             strict=False) if what in one and what in other]  # fmt: skip
-    if all(isinstance(f, Tensor) and isinstance(w, Tensor) and fits(f, w) for f, w in pairs):
+def pattern(found: Shown, wanted: Shown, what: str, k: int) -> str:
+    """How a wrong value differs: in shape, by a factor or a constant, by channel, or somehow."""
+    a, b = found.cases[k][what], wanted.cases[k][what]
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return f"{what}: expected {short(b)}, found {short(a)}"
+    if not fits(a, b):
+        return f"{what}: the shape is {tuple(a.shape)}, and should be {tuple(b.shape)}"
+    if not a.isfinite().all():
+        return f"{what}: not all are finite numbers (a division by 0, or a root of less than 0?)"
+    pairs = [(one[what], other[what]) for one, other in zip(found.cases, wanted.cases, strict=False)
+             if what in one and what in other]  # fmt: skip
+    if all(isinstance(v, Tensor) for pair in pairs for v in pair) and all(fits(*p) for p in pairs):
         everything = [torch.cat([v.flatten() for v in side]) for side in zip(*pairs, strict=True)]
-        if said := _regular(what, *everything):
-            flows = what.startswith("the gradient of ") and said == "is 0"
-            return f"{said}, everywhere" + f": no gradient flows to {what[16:]}" * flows
-    said = _regular(what, found.flatten(), wanted.flatten())
-    return f"{said}, in this case" if said else differs(what)
+        if said := regular(*everything):
+            no_gradient = what.startswith("the gradient of ") and said == "0"
+            return f"{what} is {said}, always" + ": no gradient flows there" * no_gradient
+    if said := regular(a.flatten(), b.flatten()) or by_channel(a, b):
+        return f"{what} is {said}, in this case"
+    return f"{what} differs"
 
 
-def _regular(what: str, found: Tensor, wanted: Tensor) -> str:
+def regular(found: Tensor, wanted: Tensor) -> str:
     """A factor, or a difference, that is the same for all values; "" for none or for one value."""
     if wanted.numel() == 1:
         return ""
-    verb = is_or_are(what)
-    if not same(wanted, torch.zeros_like(wanted)):
+    if wanted.abs().max() > 1e-4:
         if not found.any():
-            return f"{verb} 0"
+            return "0"
         factor = (found * wanted).sum() / wanted.square().sum()
         if same(found, factor * wanted):
-            return f"{verb} {factor:.3f} times what it should be"
+            return f"{factor:.3f} times what it should be"
     shift = (found - wanted).mean()
-    return f"{verb} off by {shift:+.3f}" if same(found, wanted + shift) else ""
+    return f"off by {shift:+.3f}" if same(found, wanted + shift) else ""
 
 
-def _has(what: str) -> str:
-    return "have" if _many(what) else "has"
+def by_channel(found: Tensor, wanted: Tensor) -> str:
+    """The same for each channel of (N, C, H, W) by itself."""
+    found = found.reshape(wanted.shape)
+    if wanted.ndim != 4 or wanted.shape[1] < 2 or wanted[:, 0].numel() < 3:
+        return ""
+    channels = range(wanted.shape[1])
+    said = [regular(found[:, c].flatten(), wanted[:, c].flatten()) for c in channels]
+    return f"{said[-1]} in the last channel, and by other numbers in others" * all(said)
 
 
 def fits(found: Tensor, wanted: Tensor) -> bool:
@@ -86,35 +66,30 @@ def fits(found: Tensor, wanted: Tensor) -> bool:
 # ------------------------------------------------------------------------------- examples
 
 
-def example(exercise: Exercise, watched: Watched, what: str, k: int) -> str:
-    found, wanted = watched.seen[k][what], exercise.expected[k][what]
-    given = described(exercise.inputs[k])
-    numbers = isinstance(found, Tensor) and isinstance(wanted, Tensor)
-    if not numbers or not fits(found, wanted):
-        return f"For {given}, {what}: expected {_short(wanted)}, found {_short(found)}."
-    gap = (found.reshape(wanted.shape) - wanted).abs().nan_to_num(torch.inf, torch.inf)
-    i = int(gap.argmax())
-    place = [int(d) for d in np.unravel_index(i, wanted.shape)]
-    at = f" at {place}" if place else ""
-    expected, shown = apart(wanted.flatten()[i].item(), found.flatten()[i].item())
-    return f"For {given}, {what}{at}: expected {expected}, found {shown}."
+def example(found: Shown, wanted: Shown, what: str, k: int, case: dict) -> str:
+    """Expected and found, where they differ most, in the smallest case."""
+    a, b = found.cases[k][what], wanted.cases[k][what]
+    at = ""
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and fits(a, b):
+        gap = (a.reshape(b.shape) - b).abs().nan_to_num(torch.inf, torch.inf)
+        i = int(gap.argmax())
+        at = f" at {[int(d) for d in np.unravel_index(i, b.shape)]}" if b.ndim else ""
+        a, b = apart(a.flatten()[i].item(), b.flatten()[i].item())
+    return f"For {described(case)}, {what}{at}: expected {short(b)}, found {short(a)}."
 
 
 def apart(a: float, b: float) -> tuple[str, str]:
     """Two numbers, with as many decimals as it takes to tell them apart."""
     if a.is_integer() and b.is_integer():
         return f"{a:.0f}", f"{b:.0f}"
-    for digits in range(3, 12):
-        if (shown := (f"{a:.{digits}f}", f"{b:.{digits}f}"))[0] != shown[1]:
-            break
-    return shown
+    texts = ((f"{a:.{digits}f}", f"{b:.{digits}f}") for digits in range(3, 12))
+    return next((pair for pair in texts if pair[0] != pair[1]), (str(a), str(b)))
 
 
-def _short(value) -> str:
-    if isinstance(value, Tensor):
-        few = value.ndim == 0
-        return f"{value.item():.3f}" if few else f"one of shape {tuple(value.shape)}"
-    return f"{value!r}"
+def short(value) -> str:
+    if not isinstance(value, Tensor):
+        return str(value)
+    return f"{value.item():.3f}" if value.ndim == 0 else f"one of shape {tuple(value.shape)}"
 
 
 def described(case: dict) -> str:
@@ -124,20 +99,26 @@ def described(case: dict) -> str:
 
 def _described(name: str, value) -> str:
     if isinstance(value, Tensor):
-        few = value.numel() <= 6
-        return f"{name} = {_list(value)}" if few else f"{name} of shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"{name} of shape {value.shape}"
-    if isinstance(value, list) and value and isinstance(value[0], Tensor):
-        return f"{name} of shapes {', '.join(str(tuple(v.shape)) for v in value)}"
-    if isinstance(value, list) and value and isinstance(value[0], tuple):
-        sizes = [str(len(pair[0])) for pair in value]
-        return f"{name} of {', '.join(sizes[:-1])} and {sizes[-1]} images"
-    if isinstance(value, torch.nn.Module):
+        shape = f" of shape {tuple(value.shape)}"
+        numbers = [round(v, 3) for v in value.flatten().tolist()]
+        few = f" = {numbers}" + shape * (value.ndim > 1)
+        return name + (few if value.numel() <= 6 else shape)
+    if isinstance(value, nn.Module):
         return f"a small {type(value).__name__} as {name}"
-    return f"{name} = {value}" if isinstance(value, int | float | list | str) else name
+    if isinstance(value, list) and value and not isinstance(value[0], float):
+        first = [item[0] if isinstance(item, tuple) else item for item in value]
+        return f"{name} of {' and '.join(str(len(images)) for images in first)} images"
+    if isinstance(value, list) and len(value) > 6:
+        return f"{name} of {len(value)} numbers"
+    return f"{name} = {value}"
 
 
-def _list(value: Tensor) -> str:
-    numbers = str([round(v, 3) for v in value.flatten().tolist()])
-    return numbers if value.ndim < 2 else f"{numbers} of shape {tuple(value.shape)}"
+def line_of(error: BaseException) -> str:
+    """The learner's line that an error comes from, as "line 7: `mu = x.mean()`"; "" if unknown."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if "-packages" not in f.filename
+              and (not f.filename.startswith(OURS) or f.filename.startswith("<ipython"))]  # fmt: skip
+    if not theirs:
+        return ""
+    line = (theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno)).strip()
+    return f"line {theirs[-1].lineno}" + (f": `{line}`" if line else "")

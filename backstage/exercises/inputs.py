@@ -1,0 +1,135 @@
+"""Inputs to try answers on, drawn from a seed, and what answers give back."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class NotYet(Exception):
+    """A part that the learner has still to write."""
+
+
+class Unfit(Exception):
+    """An answer of the wrong kind, such as two values where three are due: a sentence."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an exercise is tried on, and what is looked at."""
+
+    oracle: object  # PyTorch's answer
+    cases: Callable[[], list[dict]]  # the arguments, the smallest first
+    observe: Callable[..., Iterable[tuple[str, object]]]  # (answer, **case) -> what, value
+
+
+class Draw:
+    """Tensors from a seed, rounded so that they can be read."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int, mean: float = 1.0, std: float = 2.0) -> Tensor:
+        values = torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+        return (mean + std * values).round(decimals=1)
+
+    def positive(self, *shape: int) -> Tensor:
+        values = torch.rand(*shape, generator=self.generator, dtype=torch.float64)
+        return (0.5 + 2 * values).round(decimals=1)
+
+
+# (N, C, H, W). In the second, W = C: what is broadcast along the wrong one raises nothing yet.
+SHAPES = [(2, 1, 1, 2), (2, 4, 1, 4), (3, 4, 2, 5), (5, 8, 3, 2), (2, 6, 3, 4)]
+
+
+def activations() -> list[dict]:
+    """x with γ, β and ε, small to larger; the last as in training, float32 and channels-last.
+
+    ε is large, so that where it goes makes a difference that can be seen.
+    """
+    cases = []
+    for k, shape in enumerate(SHAPES):
+        draw = Draw(k)
+        case = {"x": draw.normal(*shape), "gamma": draw.positive(shape[1])}
+        cases.append(case | {"beta": draw.normal(shape[1]), "eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]})
+    cases[3]["x"][0], cases[3]["x"][:, 0] = 2.0, 2.0  # sets that vary by nothing
+    cases[4] = {key: as_trained_on(value) for key, value in cases[4].items()}
+    return cases
+
+
+def as_trained_on(value):
+    """A tensor as float32, images in the order that is fastest for convolutions."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    kind = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+    return value.float().contiguous(memory_format=kind)
+
+
+class SmallNet(nn.Module):
+    """Layers of all kinds, some of them inside a block."""
+
+    def __init__(self, channels: int = 2):
+        super().__init__()
+        self.conv = nn.Conv2d(1, channels, 3)
+        self.block = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.Flatten()
+        )
+        self.head = nn.Linear(channels * 4, 3)
+
+    def forward(self, x):
+        return self.head(self.block(self.conv(x)))
+
+
+def small_model(seed: int, channels: int = 2) -> SmallNet:
+    """Its parameters are drawn, none of them 0: there |w| has no derivative to agree on."""
+    model, draw = SmallNet(channels), Draw(seed)
+    for parameter in model.parameters():
+        values = draw.normal(*parameter.shape, mean=0.2, std=0.5)
+        parameter.data.copy_(torch.where(values == 0, 0.1, values))
+    return model.double()
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+# ------------------------------------------------------------------------ what comes back
+
+
+def finished(value):
+    """The value, unless there is none yet."""
+    if value is None or value is Ellipsis:
+        raise NotYet
+    return value
+
+
+def parts(value, *names: str) -> Iterator[tuple[str, object]]:
+    """The values that were returned together, each with its name."""
+    several = isinstance(finished(value), Iterator | tuple | list) or np.ndim(value)
+    found = list(value) if several else [value]
+    if len(found) != len(names):
+        raise Unfit(f"return {len(names)} values, {', '.join(names)}: {len(found)} came back.")
+    return zip(names, found, strict=True)
+
+
+def returned(*names: str):
+    """An observation: what the function returns, by these names."""
+
+    def observe(answer, **case):
+        value = answer(*case.values())
+        yield from parts(value, *names) if len(names) > 1 else [(names[0], value)]
+
+    return observe
+
+
+def gradient(y, x: Tensor) -> Tensor:
+    """∂/∂x of a weighted sum of y; 0 where y does not depend on x."""
+    if not isinstance(y, Tensor):
+        raise Unfit(f"return a tensor, not a {type(y).__name__}.")
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).square().view(y.shape)
+    (found,) = torch.autograd.grad((weights * y).sum(), x, allow_unused=True, retain_graph=True)
+    return torch.zeros_like(x) if found is None else found
