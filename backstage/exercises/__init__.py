@@ -7,10 +7,10 @@ A learner's answer is run on small inputs and compared with PyTorch's. Where the
 compared with the known mistakes, which are changes to the text of a right answer, run on the same
 inputs: a diagnosis is itself a computation.
 
-``lessons/`` has the exercises' texts with their known mistakes, and ``texts`` reads them. ``norms``,
-``layer``, ``training`` and ``comparing`` say what each is tried on and what is looked at, with
-``inputs`` to draw from. ``judging`` compares, ``diagnosis`` finds the mistake, ``words`` says it,
-and ``learner`` has what a lesson calls.
+``lessons/`` has the exercises' texts with their known mistakes, which ``texts`` reads. ``norms``,
+``layer``, ``training`` and ``comparing`` say what each is tried on, ``inputs`` is what they draw
+from. ``judging`` compares, ``diagnosis`` finds the mistake, ``words`` says it, and ``learner`` has
+what a lesson calls.
 """
 
 from backstage.exercises.learner import check, progress

@@ -20,7 +20,6 @@ from backstage.exercises.judging import (
     WRITTEN,
     Shown,
     differences,
-    plain,
     same,
     shown_quietly,
     watch,
@@ -93,11 +92,13 @@ def _matters(name: str, flaw: Flaw) -> bool:
 
 def diagnose(name: str, found: Shown) -> Found | None:
     """One mistake that shows all of it, or two together, or one that shows what differs first."""
-    first = next(iter(differences(found, expected(name))))
     left = {flaw: differences(found, shown_by(name, flaw)) for flaw in flaws(name)}
     for flaw, differ in left.items():
         if not differ.keys() - {WRITTEN}:
             return Found((flaw.mistake,), more=bool(differ))
+    if general := _exchanged(name, found) or _ones_left(name, found):
+        return Found((general,))
+    first = next(iter(differences(found, expected(name))))
     labels = [*expected(name).labels, ERROR]
     upto = set(labels[: labels.index(first) + 1])
     begins = [flaw for flaw, differ in left.items() if not upto & differ.keys()
@@ -145,19 +146,31 @@ def _says_much(found: Shown, what: str) -> bool:
     return sum(v.numel() for v in values if isinstance(v, torch.Tensor)) >= 8
 
 
-def exchanged(name: str, found: Shown) -> tuple[str, str] | None:
-    """Two things that each show what the other should."""
+# ------------------------------------------------------------------- of any exercise's answer
+
+
+def _exchanged(name: str, found: Shown) -> Mistake | None:
+    """Two things, each of which shows what the other should, and nothing else that is wrong."""
     wanted = expected(name)
-    differ = list(differences(found, wanted))
-    for a, b in itertools.combinations(differ, 2):
-        pairs = [(one, other) for one, other in zip(found.cases, wanted.cases, strict=False)
-                 if {a, b} <= one.keys() & other.keys()]  # fmt: skip
-        if pairs and all(
-            isinstance(one[a], torch.Tensor) and same(one[a], other[b]) and same(one[b], other[a])
-            for one, other in pairs
-        ):
-            return a, b
-    return None
+    if len(differ := differences(found, wanted).keys() - {WRITTEN}) != 2:
+        return None
+    a, b = (what for what in wanted.labels if what in differ)
+    for one, other in zip(found.cases, wanted.cases, strict=False):
+        if not (same(one.get(a), other.get(b)) and same(one.get(b), other.get(a))):
+            return None
+    return Mistake(f"{a} and {b} exchanged", "Each is what the other should be.", ())
 
 
-__all__ = ["answer", "diagnose", "exchanged", "expected", "flaws", "plain"]
+def _ones_left(name: str, found: Shown) -> Mistake | None:
+    """Whether all that is wrong are dimensions of 1 that should have disappeared."""
+    wanted = expected(name)
+    for what in differences(found, wanted).keys() - {WRITTEN}:
+        for one, other in zip(found.cases, wanted.cases, strict=False):
+            a, b = one.get(what), other.get(what)
+            tensors = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+            if not tensors or not same(a.squeeze(), b.squeeze()):
+                return None
+    advice = (
+        "The numbers are right, but keepdim=True leaves dimensions of 1 where means were taken."
+    )
+    return Mistake("dimensions of 1 left over", advice, ())

@@ -132,10 +132,10 @@ def _numbers(value) -> Tensor:
 
 
 def same(a, b) -> bool:
-    """Equal but for rounding, in float32 too, and for dimensions of size 1."""
+    """Equal but for rounding, in float32 too; one number may come in brackets."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return isinstance(a, str) and a == b
-    a, b = a.detach().squeeze(), b.detach().squeeze()
+    a, b = (v.double().squeeze() if v.numel() == 1 else v.double() for v in (a, b))
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 

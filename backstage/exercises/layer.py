@@ -78,14 +78,14 @@ def affine_of(layer: nn.Module) -> list[Tensor]:
     for pair in (("weight", "bias"), ("gamma", "beta"), tuple(own)[:2]):
         if len(pair) == 2 and set(pair) <= set(own):
             return [own[name] for name in pair]
-    raise Unfit("it needs two parameters, γ and β, with one number per channel.")
+    raise Unfit("γ and β have to be nn.Parameter, with one number per channel each.")
 
 
 def fill(affine: list[Tensor], *values: Tensor) -> None:
     """Sets γ and β."""
     for parameter, value in zip(affine, values, strict=True):
         if parameter.numel() != len(value):
-            raise Unfit("it needs two parameters, γ and β, with one number per channel.")
+            raise Unfit("γ and β have to be nn.Parameter, with one number per channel each.")
         parameter.data.copy_(value.view(parameter.shape))
 
 

@@ -83,10 +83,6 @@ def _wrong(name: str, found: Shown, wanted: Shown, differ: dict[str, int]) -> Ve
         return Verdict("mistake", f"what comes back is right, but {found.cases[k][WRITTEN]}. It "
                        "belongs to the caller: work on new tensors, not in place (+=, mul_ …).",
                        (WRITTEN,))  # fmt: skip
-    if swapped := diagnosis.exchanged(name, found):
-        a, b = swapped
-        return Verdict("mistake", f"{a} and {b} are exchanged: each is what the other should be.",
-                       (f"{a} and {b} exchanged",))  # fmt: skip
     seen = _raised(found, case) if what == ERROR else words.example(found, wanted, what, k, case)
     looks = diagnosis.diagnose(name, found)
     if looks is None:

@@ -115,8 +115,8 @@ def updated(running_mean, running_var, x, momentum):
 
 
 def running_cases() -> list[dict]:
-    return [_running(case) | {"x": case["x"], "momentum": momentum}
-            for case, momentum in zip(activations(), (0.1, 0.3, 0.1, 1.0, 0.2), strict=True)]  # fmt: skip
+    pairs = zip(activations(), (0.1, 0.3, 0.1, 1.0, 0.2), strict=True)
+    return [_running(case) | {"x": case["x"], "momentum": momentum} for case, momentum in pairs]
 
 
 def _running(case: dict) -> dict:

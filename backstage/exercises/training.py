@@ -34,12 +34,20 @@ def loss_shows(answer, model) -> Iterator[tuple[str, object]]:
     yield "the loss", loss
     for name, parameter in model.named_parameters():
         yield f"the gradient of {name}", gradient(loss, parameter)
-    yield "whether the weights were changed", yes(not all(map(torch.equal, before, model.parameters())))
-    yield "whether gradients were left on them", yes(any(p.grad is not None for p in model.parameters()))
+    yield (
+        "whether the weights were changed",
+        yes(not all(map(torch.equal, before, model.parameters()))),
+    )
+    yield (
+        "whether gradients were left on them",
+        yes(any(p.grad is not None for p in model.parameters())),
+    )
 
 
 def models() -> list[dict]:
-    return [{"model": small_model(k, 2 + k)} for k in range(2)] + [{"model": small_model(3).float()}]
+    return [{"model": small_model(k, 2 + k)} for k in range(2)] + [
+        {"model": small_model(3).float()}
+    ]
 
 
 def prox_cases() -> list[dict]:

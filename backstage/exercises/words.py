@@ -60,7 +60,7 @@ def by_channel(found: Tensor, wanted: Tensor) -> str:
 
 
 def fits(found: Tensor, wanted: Tensor) -> bool:
-    return found.squeeze().shape == wanted.squeeze().shape
+    return found.shape == wanted.shape or found.numel() == wanted.numel() == 1
 
 
 # ------------------------------------------------------------------------------- examples
@@ -116,8 +116,8 @@ def _described(name: str, value) -> str:
 def line_of(error: BaseException) -> str:
     """The learner's line that an error comes from, as "line 7: `mu = x.mean()`"; "" if unknown."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if "-packages" not in f.filename
-              and (not f.filename.startswith(OURS) or f.filename.startswith("<ipython"))]  # fmt: skip
+    theirs = [f for f in frames if "-packages" not in f.filename]
+    theirs = [f for f in theirs if "<ipython" in f.filename or not f.filename.startswith(OURS)]
     if not theirs:
         return ""
     line = (theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno)).strip()
