@@ -6,21 +6,23 @@ activation of shape (N, C, H, W) they average
     BN    each channel over N, H, W                             arXiv 1502.03167, section 3.2
     LN    each image over C, H, W                               arXiv 1607.06450
     GN    each image and group of channels over C/groups, H, W  arXiv 1803.08494, section 3.1
+    IN    each image and channel over H, W                      arXiv 1607.08022
     none  nothing
 
-Each is followed by a learned scale and shift per channel. So all four have the same number of
+Each is followed by a learned scale and shift per channel. So all have the same number of
 parameters and, from the same seed, the same initial weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-NORMS = ("BN", "LN", "GN", "none")
+NORMS = ("BN", "LN", "GN", "none")  # what the course compares; IN is there to complete the picture
 
 # The dimensions of x.view(N, groups, C / groups, H, W) that each norm averages over. All that
-# differs between them is here. IN is instance norm, arXiv 1607.08022.
+# differs between them is here.
 AXES = {"BN": (0, 3, 4), "LN": (1, 2, 3, 4), "IN": (3, 4), "GN": (2, 3, 4)}
 
 
@@ -42,10 +44,10 @@ def make_norm(norm: str | Callable[[int], nn.Module], channels: int, groups: int
     LN is ``GroupNorm(1, C)``: its statistics are those of ``nn.LayerNorm([C, H, W])``, but it
     learns one γ and one β per channel, as BN and GN do. That LayerNorm would learn one of each per
     element (C·H·W of them). The GN paper (arXiv 1803.08494, section 3.1) names this case, one
-    group, as the link between GN and LN.
+    group, as the link between GN and LN. With as many groups as channels, GN is IN.
 
     Args:
-        norm: one of ``NORMS``, or a callable ``channels -> nn.Module``.
+        norm: "BN", "LN", "GN", "IN" or "none", or a callable ``channels -> nn.Module``.
         channels: C.
         groups: the number of groups in GN; the other norms ignore it.
 
@@ -64,13 +66,15 @@ def make_norm(norm: str | Callable[[int], nn.Module], channels: int, groups: int
         return nn.BatchNorm2d(channels)
     if norm == "LN":
         return nn.GroupNorm(1, channels)
+    if norm == "IN":
+        return nn.GroupNorm(channels, channels)
     if norm == "GN":
-        if groups < 1 or channels % groups:
-            raise ValueError(f"GN cannot split {channels} channels into {groups} equal groups.")
+        if not isinstance(groups, int) or groups < 1 or channels % groups:
+            raise ValueError(f"GN cannot split {channels} channels into {groups!r} equal groups.")
         return nn.GroupNorm(groups, channels)
     if norm == "none":
         return Affine(channels)
-    raise ValueError(f"Unknown norm {norm!r}: use one of {', '.join(NORMS)}, or a callable.")
+    raise ValueError(f"Unknown norm {norm!r}: use BN, LN, GN, IN or none, or a callable.")
 
 
 class Net(nn.Module):
@@ -135,14 +139,15 @@ def penalized(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that L1 and L2 act on: the weights, which have two or more dimensions.
 
     Scales, shifts and biases are left alone. They are few, and shrinking a scale towards 0 switches
-    its channel off rather than making the function simpler.
+    its channel off rather than making the function simpler. Frozen weights are not penalized
+    either, as no penalty can move them.
     """
-    return [p for p in model.parameters() if p.ndim >= 2]
+    return [p for p in model.parameters() if p.ndim >= 2 and p.requires_grad]
 
 
 def l1_loss(model: nn.Module) -> Tensor:
     """Σ|w| over the weights: a scalar on the model's device. A sum, not a mean."""
-    return _flat(penalized(model)).abs().sum()
+    return _flat(model).abs().sum()
 
 
 def l1_mean_loss(model: nn.Module) -> Tensor:
@@ -161,12 +166,26 @@ def l2_loss(model: nn.Module) -> Tensor:
     ``torch.optim.SGD`` and ``torch.optim.Adam``, which add λ·w to the gradient. AdamW does not: it
     shrinks the weight itself, past Adam's rescaling (arXiv 1711.05101).
     """
-    return 0.5 * _flat(penalized(model)).square().sum()
+    return 0.5 * _flat(model).square().sum()
 
 
-def _flat(parameters: list[nn.Parameter]) -> Tensor:
-    """All of them in one row: a single sum is faster than a sum for each."""
-    return torch.cat([p.flatten() for p in parameters])
+def _flat(model: nn.Module) -> Tensor:
+    """The penalized weights in one row: a single sum is faster than a sum for each."""
+    if weights := penalized(model):
+        return torch.cat([p.flatten() for p in weights])
+    return next(model.parameters(), torch.zeros(())).new_zeros(1)  # nothing to penalize
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module is in the mode that it was in, a frozen BN too."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()
@@ -177,24 +196,22 @@ def summary(model: Net, size: tuple[int, int] = (28, 28)) -> str:
         model: a ``Net``; left as it is.
         size: H and W of the image.
     """
-    training = model.training
-    model.eval()  # or BN's running statistics would move
-    x = torch.zeros(1, 1, *size, device=model.head.weight.device)
+    x = model.head.weight.new_zeros(1, 1, *size)
     field, jump = 1, 1  # jump: input pixels between neighbouring outputs of this layer
     lines = [f"{'layer':<18} {'output shape':<18} {'receptive field':>15} {'parameters':>10}"]
-    for layer in [*model.features, model.pool, nn.Flatten(), model.dropout, model.head]:
-        x = layer(x)
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            kernel, stride = (
-                v[0] if isinstance(v, tuple) else v for v in (layer.kernel_size, layer.stride)
+    with eval_mode(model):  # or BN's running statistics would move
+        for layer in [*model.features, model.pool, nn.Flatten(), model.dropout, model.head]:
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+                kernel, stride = (
+                    v[0] if isinstance(v, tuple) else v for v in (layer.kernel_size, layer.stride)
+                )
+                field, jump = field + (kernel - 1) * jump, jump * stride
+            if isinstance(layer, nn.AdaptiveAvgPool2d):
+                field = "all"
+            count = sum(p.numel() for p in layer.parameters())
+            lines.append(
+                f"{type(layer).__name__:<18} {tuple(x.shape)!s:<18} {field!s:>15} {count:>10,}"
             )
-            field, jump = field + (kernel - 1) * jump, jump * stride
-        if isinstance(layer, nn.AdaptiveAvgPool2d):
-            field = "all"
-        count = sum(p.numel() for p in layer.parameters())
-        lines.append(
-            f"{type(layer).__name__:<18} {tuple(x.shape)!s:<18} {field!s:>15} {count:>10,}"
-        )
-    model.train(training)
     total = sum(p.numel() for p in model.parameters())
     return "\n".join([*lines, f"{'total':<18} {'':<18} {'':>15} {total:>10,}"])

@@ -1,40 +1,52 @@
-"""Data, training and plotting for the notebooks; ``s6_model`` has the network.
+"""Data, training and plots for the notebooks; ``s6_model`` has the network.
 
-Three parts in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
-trains an ``Experiment`` and returns a ``Run``), **plotting** (figures from histories and arrays).
-What lies below, such as downloads, checkpoints and processes, is in ``machinery``.
+Three parts, in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
+trains an ``Experiment`` and returns a ``Run``), **plots** (figures from histories and arrays).
+What they stand on comes last: devices, files, downloads, checkpoints and processes. You can follow
+the course without that part.
+
+Where ``SMOKE_TEST=1`` is in the environment, data sets and runs are short, so that the notebooks
+can be tested in seconds.
 """
 
 import contextlib
+import hashlib
+import io
 import math
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tqdm.auto
+import tqdm.std
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
-from pydantic import Field
 from scipy.stats import binomtest
+from sklearn.datasets import load_digits
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from backstage.machinery import mnist
-from backstage.machinery.checkpoint import Checkpoint
-from backstage.machinery.device import pick_device
-from backstage.machinery.parallel import side_by_side
-from backstage.machinery.progress import Steps, deferred_interrupt, steps
-from backstage.machinery.settings import settings
-from s6_model import AXES, Net, l1_loss, l1_mean_loss, l2_loss
+from s6_model import AXES, Net, eval_mode, l1_loss, l1_mean_loss, l2_loss
 
 REPOSITORY = Path(__file__).resolve().parent
 
@@ -45,10 +57,16 @@ MEAN, STD = 0.1307, 0.3081  # of the pixels of MNIST's training set, scaled to [
 
 @dataclass(frozen=True)
 class Images:
-    """Grey images with labels: x (N, 1, H, W) uint8, 0..255; y (N,) int64, 0..9."""
+    """Grey images with labels: x (N, 1, H, W) uint8, 0..255; y (N,) int64, 0..9.
+
+    ``mean`` and ``std`` are those of the training set's pixels, scaled to [0, 1]. They travel with
+    the images, so that all parts of a data set are normalized alike.
+    """
 
     x: Tensor
     y: Tensor
+    mean: float = MEAN
+    std: float = STD
 
     def __post_init__(self):
         x, y = self.x, self.y
@@ -63,15 +81,19 @@ class Images:
             )
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) <= 9:
             raise ValueError(f"Labels must lie in 0..9, not in {int(y.min())}..{int(y.max())}.")
+        if not (0 <= self.mean <= 1 and 0 < self.std <= 1):
+            raise ValueError(
+                f"mean = {self.mean}, std = {self.std}: give those of the pixels scaled to [0, 1]."
+            )
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, index) -> "Images":
-        return Images(self.x[index], self.y[index])
+        return replace(self, x=self.x[index], y=self.y[index])
 
     def to(self, device: torch.device) -> "Images":
-        return Images(self.x.to(device), self.y.to(device))
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 
 def _described(value) -> str:
@@ -101,7 +123,7 @@ class Data:
         return Data(self.name, self.train.to(device), self.test.to(device), val)
 
     def fingerprint(self) -> str:
-        """Identifies the data, so that no checkpoint is continued on other data."""
+        """Identifies the images and labels, as in "MNIST, 10000 + 0 + 10000 images, 696c6af6"."""
         checksum, sizes = 0, []
         for part in (self.train, self.val, self.test):
             sizes.append(0 if part is None else len(part))
@@ -111,47 +133,68 @@ class Data:
 
 
 def load_data(name: str = "mnist") -> Data:
-    """Real MNIST (60,000 + 10,000 images), or a small stand-in where there is none.
+    """A data set: 60,000 + 10,000 images of ten digits, or of ten kinds of clothes.
 
-    MNIST is looked for in ``$MNIST_ROOT``, then in the repository's ``data/``, then downloaded to
-    ``data/``. If none of these works, scikit-learn's 1,797 scanned digits take its place, and a
-    line says so.
+    It is looked for in ``$MNIST_ROOT`` (or ``$FASHION_ROOT``), then in the repository's ``data/``,
+    then downloaded to ``data/``. If none of these works, scikit-learn's 1,797 scanned digits take
+    MNIST's place, and a line says so.
 
     Args:
-        name: ``"mnist"``, or ``"digits"`` for the stand-in itself.
+        name: ``"mnist"``, ``"fashion"`` for Fashion-MNIST (arXiv 1708.07747), or ``"digits"`` for
+            scikit-learn's digits.
 
     Raises:
         ValueError: for another name.
-        DataError: where a file of MNIST is not the published one; it is left as it is.
+        DataError: where a file is not the published one, and is left as it is; or where
+            Fashion-MNIST cannot be had.
     """
-    if name not in ("mnist", "digits"):
-        raise ValueError(f"Unknown data set {name!r}: use 'mnist' or 'digits'.")
-    root = mnist.find_or_download(REPOSITORY / "data") if name == "mnist" else None
-    parts = mnist.read(root) if root else mnist.stand_in()
-    name = "MNIST" if root else "scikit-learn digits"
-    return Data(name, *(Images(x.unsqueeze(1), y) for x, y in parts))
+    if name not in ("digits", *SOURCES):
+        raise ValueError(f"Unknown data set {name!r}: use 'mnist', 'fashion' or 'digits'.")
+    data = None if name == "digits" else _find_or_download(SOURCES[name])
+    if data is None:
+        data = _scanned_digits()
+    if _smoke_test():
+        return Data(data.name, _stratified(data.train, 1_000)[0], _stratified(data.test, 300)[0])
+    return data
+
+
+def _stratified(images: Images, size: int, seed: int = 0) -> tuple[Images, Images]:
+    """So many of the images, with each digit's share in them; and the rest."""
+    rest, part = train_test_split(
+        np.arange(len(images)), test_size=size, stratify=images.y.cpu().numpy(), random_state=seed
+    )
+    return images[part], images[rest]
 
 
 def split_validation(data: Data, size: int = 5_000, seed: int = 0) -> Data:
     """Takes ``size`` images of the training set, stratified by digit, for choosing settings on."""
-    labels = data.train.y.cpu().numpy()
-    classes = len(np.unique(labels))
-    if not classes <= size <= len(labels) - classes:
+    classes, total = len(data.train.y.unique()), len(data.train)
+    if _smoke_test():
+        size = min(size, total // 5)
+    if not isinstance(size, int | np.integer) or not classes <= size <= total - classes:
         raise ValueError(
-            f"size = {size}: both parts need images of all {classes} digits, so use a whole number "
-            f"from {classes} to {len(labels) - classes}."
+            f"size = {size!r}: both parts need images of all {classes} digits, so use a whole "
+            f"number from {classes} to {total - classes}."
         )
-    train, val = train_test_split(
-        np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed
-    )
-    return Data(data.name, data.train[train], data.test, data.train[val])
+    val, train = _stratified(data.train, size, seed)
+    return Data(data.name, train, data.test, val)
 
 
-def normalize(x: Tensor) -> Tensor:
-    """(N, 1, H, W) floats in [0, 1] -> the same with MNIST's mean 0 and standard deviation 1."""
+def normalize(x: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
+    """(N, 1, H, W) floats in [0, 1] -> the same with mean 0 and standard deviation 1.
+
+    Args:
+        x: the images.
+        mean, std: of the training set they belong to; by default MNIST's.
+    """
     if not x.is_floating_point():
         raise TypeError(f"normalize takes floats from 0 to 1, not {x.dtype}: use x.float() / 255.")
-    return (x - MEAN) / STD
+    if x.numel() and not -0.1 < x.min() <= x.max() < 1.1:  # interpolated ones may be a hair outside
+        raise ValueError(
+            f"normalize takes floats from 0 to 1, not from {x.min():g} to {x.max():g}: divide "
+            f"pixels of 0 to 255 by 255, and normalize them once."
+        )
+    return (x - mean) / std
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -169,7 +212,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         raise TypeError(f"augment takes float32 images, not {x.dtype}: use x.float().")
 
     def uniform(limit: float) -> Tensor:  # (N,), in [-limit, limit]
-        return (2 * torch.rand(len(x), generator=generator) - 1) * limit
+        return (2 * torch.rand(len(x), generator=generator, **_PLAIN) - 1) * limit
 
     angle, slant = uniform(10 * torch.pi / 180), uniform(0.2)
     width, height = 1 + uniform(0.12), 1 + uniform(0.12)
@@ -184,10 +227,14 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid.view(-1, 2, *x.shape[2:]).permute(0, 2, 3, 1), align_corners=False)
 
 
+_PLAIN = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults have been set to
+
+
 def _pixel_centres(height: int, width: int) -> Tensor:
     """x, y and 1 of each pixel, (3, H*W), x and y from -1 to 1 over the image."""
-    y, x = ((2 * torch.arange(size) + 1) / size - 1 for size in (height, width))
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
+    y, x = ((2 * torch.arange(size, **_PLAIN) + 1) / size - 1 for size in (height, width))
+    ones = torch.ones(height * width, **_PLAIN)
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), ones])
 
 
 # ------------------------------------------------------------------------------------ training
@@ -196,34 +243,63 @@ def _pixel_centres(height: int, width: int) -> Tensor:
 # (A test trains a few short runs and tells you.)
 RECIPE = 1
 
-Count = Annotated[int, Field(ge=1)]
-Strength = Annotated[float, Field(ge=0)]
+COUNT = (int, lambda v: v >= 1, "a whole number from 1 up")
+STRENGTH = (float, lambda v: 0 <= v < math.inf, "a finite number from 0 up")
+SWITCH = (bool, lambda v: True, "True or False")
+
+# What each field of an Experiment may be: its type, a condition and both in words.
+ALLOWED = {
+    "norm": (str, lambda v: v in (*AXES, "none"), "'BN', 'LN', 'GN', 'IN' or 'none'"),
+    "groups": COUNT,
+    "l1": STRENGTH,
+    "l2": STRENGTH,
+    "mean_l1": SWITCH,
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "lr": (float, lambda v: 0 < v < math.inf, "a finite number above 0"),
+    "schedule": (str, lambda v: v in ("one-cycle", "constant"), "'one-cycle' or 'constant'"),
+    "augment": SWITCH,
+    "plain_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "dropout": (float, lambda v: 0 <= v < 1, "a number from 0 up and below 1"),
+    "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
+}
 
 
-@settings
+@dataclass(frozen=True)
 class Experiment:
-    """Everything a run depends on, besides the data. Vary one with ``dataclasses.replace``."""
+    """Everything a run depends on, besides the data. Vary one with ``dataclasses.replace``.
 
-    norm: Literal["BN", "LN", "GN", "none"] = "BN"
-    groups: Count = 4  # in GN; they must divide the network's channels
-    l1: Strength = 0.0  # λ1, times Σ|w|
-    l2: Strength = 0.0  # λ2, times ½Σw²
+    Raises:
+        ValueError: for a value that is not allowed.
+    """
+
+    norm: str = "BN"  # or "LN", "GN", "IN", "none"
+    groups: int = 4  # in GN; they must divide the network's channels
+    l1: float = 0.0  # λ1, times Σ|w|
+    l2: float = 0.0  # λ2, times ½Σw²
     mean_l1: bool = False  # L1 as it is often written: s6_model.l1_mean_loss
-    epochs: Count = 20
-    batch_size: Count = 128
-    lr: Annotated[float, Field(gt=0)] = 0.025  # Adam's step size, at its peak
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"  # up, then down to nothing
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.025  # Adam's step size, at its peak
+    schedule: str = "one-cycle"  # up, then down to nothing; or "constant"
     augment: bool = True
-    plain_epochs: Annotated[int, Field(ge=0)] = 2  # the last ones, which see the images as they are
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability, before the head
-    # For the initial weights, the order of the images, augmentation and dropout.
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    plain_epochs: int = 2  # the last ones, which see the images as they are
+    dropout: float = 0.0  # probability, before the head
+    seed: int = 0  # for the initial weights, the order of the images, augmentation and dropout
 
     def __post_init__(self):
+        for name, (kind, is_allowed, words) in ALLOWED.items():
+            value = getattr(self, name)
+            value = value.item() if isinstance(value, np.generic) else value
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind or not is_allowed(value):
+                raise ValueError(f"{name} = {value!r}: it should be {words}.")
+            object.__setattr__(self, name, value)
         if self.norm == "GN" and any(c % self.groups for c in Net.CHANNELS):
             raise ValueError(
                 f"groups = {self.groups}: it should divide the network's channels, "
-                f"{', '.join(map(str, Net.CHANNELS))}"
+                f"{', '.join(map(str, Net.CHANNELS))}."
             )
 
     @property
@@ -272,7 +348,7 @@ class History:
 
 @dataclass
 class Run:
-    """A trained model and its history. ``finished`` is False if the run was interrupted."""
+    """A trained model, in eval mode, and its history."""
 
     model: nn.Module
     history: History
@@ -305,12 +381,13 @@ def batches(images: Images, experiment: Experiment, epoch: int) -> Iterator[tupl
     They depend on the seed and the epoch only. So experiments that differ in their norm get the
     same batches, and a run that is continued gets the ones it would have had.
     """
-    generator = torch.Generator().manual_seed(seed_of(experiment, epoch))
-    order = torch.randperm(len(images), generator=generator).to(images.y.device)
+    generator = torch.Generator("cpu").manual_seed(seed_of(experiment, epoch))
+    order = torch.randperm(len(images), generator=generator, device="cpu").to(images.y.device)
     plain = not experiment.augment or epoch > experiment.epochs - experiment.plain_epochs
     for index in order.split(experiment.batch_size):
         x = images.x[index].float() / 255
-        yield normalize(x if plain else augment(x, generator)), images.y[index]
+        x = x if plain else augment(x, generator)
+        yield (x - images.mean) / images.std, images.y[index]
 
 
 def make_optimizer(experiment: Experiment, model: nn.Module, steps: int):
@@ -327,14 +404,15 @@ def penalty(experiment: Experiment, model: nn.Module) -> Tensor:
     return experiment.l1 * l1 + experiment.l2 * l2_loss(model)
 
 
-def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps) -> dict:
+def train_epoch(run: Run, images: Images, optimizer, scheduler, bar) -> dict:
     """One pass over the training images; returns the epoch's running loss and accuracy."""
     model, experiment, epoch = run.model, run.experiment, len(run.history) + 1
     torch.manual_seed(seed_of(experiment, epoch))  # for dropout
     model.train()
+    dtype = _parameter(model).dtype
     measured, waiting, sizes = [], [], []
     for x, y in batches(images, experiment, epoch):
-        logits = model(x)
+        logits = model(x.to(dtype))
         data_loss = F.cross_entropy(logits, y)
         loss = data_loss + penalty(experiment, model)
         optimizer.zero_grad()
@@ -349,9 +427,10 @@ def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps)
         if len(waiting) == 20 or sum(sizes) == len(images):
             measured += torch.stack(waiting).tolist()
             waiting.clear()
-            check_finite(run, measured)
-            progress.show(epoch=epoch, loss=f"{measured[-1][1]:.3f}", **_last_test(run))
-        progress.update()
+            for step, (total, *_) in enumerate(measured, start=1):
+                check_finite(run, step, total)
+            bar.set_postfix_str(_status(run, measured[-1][1]), refresh=False)
+        bar.update()
     return {
         "epoch": epoch,
         "running_loss": sum(m[1] * size for m, size in zip(measured, sizes, strict=True))
@@ -361,10 +440,15 @@ def train_epoch(run: Run, images: Images, optimizer, scheduler, progress: Steps)
     }
 
 
-def check_finite(run: Run, measured: list[list[float]]) -> None:
-    """Raises Diverged, with epoch and step, at the first total loss that is infinite or NaN."""
-    step = next((i for i, m in enumerate(measured, start=1) if not math.isfinite(m[0])), None)
-    if step is None:
+def _status(run: Run, loss: float) -> str:
+    """What a run's bar says behind its steps."""
+    text = f"epoch {len(run.history) + 1}, loss {loss:.3f}"
+    return f"{text}, test {run.history['test_accuracy'][-1]:.2%}" if len(run.history) else text
+
+
+def check_finite(run: Run, step: int, loss: float) -> None:
+    """Raises Diverged, with epoch and step, where the loss is infinite or NaN."""
+    if math.isfinite(loss):
         return
     experiment = run.experiment
     cause = (
@@ -374,22 +458,28 @@ def check_finite(run: Run, measured: list[list[float]]) -> None:
     )
     raise Diverged(
         f"{experiment.label} diverged in epoch {len(run.history) + 1}, step {step}: its loss is "
-        f"{measured[step - 1][0]}. Most likely {cause}; lower it and run again.",
+        f"{loss}. Most likely {cause}; lower it and run again.",
         run.history,
     )
 
 
-def _last_test(run: Run) -> dict[str, str]:
-    return {"test": f"{run.history['test_accuracy'][-1]:.2%}"} if len(run.history) else {}
-
-
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int = 1_000) -> Tensor:
-    """The model's logits (N, 10) in eval mode, on the images' device."""
+    """The model's logits (N, 10) in eval mode, on the images' device. The model stays as it is."""
     if not batch_size >= 1:
         raise ValueError(f"batch_size = {batch_size}: use a whole number from 1 up.")
-    model.eval()
-    return torch.cat([model(normalize(x.float() / 255)) for x in images.x.split(batch_size)])
+    like = _parameter(model)
+    with eval_mode(model):
+        logits = [
+            model(((x.to(like.device).float() / 255 - images.mean) / images.std).to(like.dtype))
+            for x in images.x.split(batch_size)
+        ]
+    return torch.cat(logits).to(images.y.device)
+
+
+def _parameter(model: nn.Module) -> Tensor:
+    """One of the model's parameters, which has the dtype and the device that its input should."""
+    return next(model.parameters(), torch.zeros(0, **_PLAIN))
 
 
 def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
@@ -398,23 +488,23 @@ def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
         return float("nan"), float("nan")
     logits = predict(model, images)
     correct = (logits.argmax(dim=1) == images.y).sum().item()
-    return F.cross_entropy(logits, images.y).item(), correct / len(images)
+    return F.cross_entropy(logits.float(), images.y).item(), correct / len(images)
 
 
-@deferred_interrupt()  # from the first line on: it is honoured after a step
 def fit(
     experiment: Experiment,
     data: Data,
     directory: str | Path | None = None,
     device: str | None = None,
     network: Callable[[], nn.Module] | None = None,
+    name: str | None = None,
 ) -> Run:
     """Trains one experiment from its seed; continues it where it has a checkpoint.
 
-    An interrupt (the notebook's stop button) ends the training after the current step and returns
-    the run so far. On the same kind of processor, the same experiment on the same data gives the
-    same weights and history, bit for bit (but for ``seconds``), even if it is interrupted or killed
-    in between.
+    Stop the cell whenever you like. With a directory, every finished epoch is kept: run the cell
+    again and it continues. Without one, nothing is kept. On the same kind of processor, the same
+    experiment on the same data gives the same weights and history, bit for bit (but for
+    ``seconds``), even if it is stopped or killed in between.
 
     Args:
         experiment: what to train.
@@ -422,71 +512,86 @@ def fit(
         directory: where each epoch is checkpointed; None for not at all.
         device: as in ``pick_device``.
         network: what to train in place of ``Net``; called once the seed is set.
+        name: of your network, needed with a directory. Change it whenever you change the network,
+            as its checkpoints cannot tell what code it runs.
 
     Raises:
-        ValueError: for images that cannot be trained on, or a device that is not there.
+        ValueError: for images that cannot be trained on, a network without a name, or a device
+            that is not there.
         Diverged: when the loss is no longer finite.
         CheckpointError: when a checkpoint is damaged, belongs to something else, or can't be
             written. No file is overwritten then.
     """
+    if network is not None and directory is not None and not name:
+        raise ValueError(
+            "A network of your own needs a name with a directory: add name='my network, 1', and "
+            "change it whenever you change the network."
+        )
+    return _train(make_bar, experiment, data, directory, device, network, name)
+
+
+def _train(open_bar, experiment, data, directory, device, network=None, name=None) -> Run:
+    """``fit``, with a function that opens the bar to count the steps on."""
+    if _smoke_test():
+        experiment, directory = replace(experiment, epochs=min(3, experiment.epochs)), None
     place = pick_device(device)
-    check_trainable(experiment, data.train)
     torch.backends.cudnn.deterministic = True  # or CUDA's sums differ from run to run
     torch.manual_seed(experiment.seed)
-    model = network() if network else Net(experiment.norm, experiment.groups, experiment.dropout)
+    with torch.device("cpu"):  # the same start on all devices
+        model = (
+            network() if network else Net(experiment.norm, experiment.groups, experiment.dropout)
+        )
     model = model.to(place, memory_format=torch.channels_last)  # faster on a CPU
+    check_trainable(experiment, data, model)
     run = Run(model, History(experiment))
-    per_epoch = -(-len(data.train) // experiment.batch_size)  # the last batch may be short
-    optimizer, scheduler = make_optimizer(experiment, model, per_epoch * experiment.epochs)
+    steps = -(-len(data.train) // experiment.batch_size)  # the last batch may be short
+    optimizer, scheduler = make_optimizer(experiment, model, steps * experiment.epochs)
     checkpoint = None
     if directory is not None:
-        checkpoint = checkpoint_in(directory, run, data, optimizer, scheduler)
+        checkpoint = checkpoint_in(directory, run, data, name, optimizer, scheduler)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
-    # At most 5,000 of the training images, the same ones after each epoch.
-    few = data.train[:: -(-len(data.train) // 5_000)]
-    done = len(run.history) * per_epoch
-    with contextlib.suppress(KeyboardInterrupt):
-        with steps(experiment.label, experiment.epochs * per_epoch, done) as progress:
-            while not run.finished:
-                start = time.perf_counter()
-                row = train_epoch(run, data.train, optimizer, scheduler, progress)
-                for name, images in {"train": few, "val": data.val, "test": data.test}.items():
-                    row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(model, images)
-                row["l1"], row["l2"] = l1_loss(model).item(), l2_loss(model).item()
-                row["seconds"] = time.perf_counter() - start
-                run.history.epochs.append(row)
-                if checkpoint is not None:
-                    checkpoint.save(run.history.epochs)
-    say_if_interrupted(run)
+    done = len(run.history) * steps
+    with open_bar(experiment.label, experiment.epochs * steps, done) as bar:
+        while not run.finished:
+            start = time.perf_counter()
+            row = train_epoch(run, data.train, optimizer, scheduler, bar) | measure(run, data)
+            # The last step can ruin the weights, too.
+            check_finite(run, steps, row["train_loss"] + row["test_loss"] + row["l2"])
+            run.history.epochs.append(row | {"seconds": time.perf_counter() - start})
+            if checkpoint is not None:
+                checkpoint.save(run.history.epochs)
+    model.eval()
     return run
 
 
-def checkpoint_in(directory: str | Path, run: Run, data: Data, optimizer, scheduler) -> Checkpoint:
-    """The run's checkpoint, which can be continued by the same experiment on the same data only."""
-    experiment, model = run.experiment, run.model
-    identity = {"experiment": asdict(experiment), "data": data.fingerprint(), "network": str(model)}
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    return Checkpoint(directory, f"{experiment.label}-seed{experiment.seed}", identity, parts)
+def measure(run: Run, data: Data) -> dict:
+    """Losses, accuracies and sizes of the weights after an epoch."""
+    # At most 5,000 of the training images, the same ones after each epoch.
+    few = data.train[:: -(-len(data.train) // 5_000)]
+    row = {}
+    for name, images in {"train": few, "val": data.val, "test": data.test}.items():
+        row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(run.model, images)
+    row["l1"], row["l2"] = l1_loss(run.model).item(), l2_loss(run.model).item()
+    return row
 
 
-def check_trainable(experiment: Experiment, images: Images) -> None:
-    """Refuses training images that would fail in the first epoch, or the last step of it."""
-    if not len(images):
-        raise ValueError("There are no training images: give at least one.")
-    last = len(images) % experiment.batch_size or experiment.batch_size
+def check_trainable(experiment: Experiment, data: Data, model: nn.Module) -> None:
+    """Refuses data that would fail in the first epoch, or after it."""
+    parts = {"training": data.train, "validation": data.val, "test": data.test}
+    for name, images in parts.items():
+        if images is not None and not len(images):
+            raise ValueError(f"There are no {name} images: give at least one.")
+        if images is not None:
+            predict(model, images[:1])  # the model's own sentence, if it cannot take them
+    last = len(data.train) % experiment.batch_size or experiment.batch_size
     # Net's last block has a single pixel per channel for images below 20 x 20.
-    if experiment.norm == "BN" and last == 1 and max(images.x.shape[2:]) < 20:
+    small = isinstance(model, Net) and max(data.train.x.shape[2:]) < 20
+    if experiment.norm == "BN" and last == 1 and small:
         raise ValueError(
-            f"The last batch of {len(images)} images in batches of {experiment.batch_size} is one "
-            f"image, which leaves BN one value per channel to average: change the batch size."
+            f"The last batch of {len(data.train)} images in batches of {experiment.batch_size} is "
+            f"one image, which leaves BN one value per channel to average: change the batch size."
         )
-
-
-def say_if_interrupted(run: Run) -> None:
-    if not run.finished:
-        done, todo = len(run.history), run.experiment.epochs
-        print(f"{run.experiment.label}: interrupted; its first {done} of {todo} epochs are kept.")
 
 
 def fit_together(
@@ -498,12 +603,11 @@ def fit_together(
     """``fit`` for several experiments at the same time, each in a process with one thread.
 
     A network this small gains little from a second core, but a second network gains a lot. The
-    result is that of ``fit`` on one thread, bit for bit. On an accelerator, one experiment is
-    trained after another, in this process. A script must call this under
+    result is that of ``fit`` on one thread, bit for bit. On an accelerator, or where processes
+    can't start, one experiment is trained after another. A script must call this under
     ``if __name__ == "__main__":``, as the processes may import it.
 
-    An interrupt ends all of them and returns the runs so far; a second one stops at once. On an
-    accelerator, runs that have not begun are then left out.
+    Stopped, all of them stop; as in ``fit``, a directory keeps every finished epoch.
 
     Args:
         experiments: what to train, each a different one.
@@ -512,36 +616,17 @@ def fit_together(
     Raises:
         ValueError: where an experiment comes twice.
         Diverged, CheckpointError: as ``fit``, at the first of them; the others are stopped.
-        WorkerLost: when a process is killed from outside.
+        RuntimeError: when a process is killed from outside.
     """
     if len(set(experiments)) < len(experiments):
         raise ValueError("The same experiment comes twice: give each a seed of its own.")
-    runs = {}
-    if pick_device(device).type != "cpu":
-        for i, experiment in enumerate(experiments):
-            runs[i] = fit(experiment, data, directory, device)
-            if not runs[i].finished:
-                break
-        return list(runs.values())
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        shared = Path(folder) / "data"
-        torch.save(data, shared)  # the processes map it, so that it is in memory once
-        tasks = [(experiment, shared, directory) for experiment in experiments]
-        with contextlib.suppress(KeyboardInterrupt):
-            runs.update(side_by_side(_fit_shared, tasks, jobs=len(tasks)))
-    for run in runs.values():
-        say_if_interrupted(run)
-    return [runs[i] for i in sorted(runs)]
+    runs = None
+    if pick_device(device).type == "cpu":
+        runs = _side_by_side(experiments, data, directory)
+    return runs or [fit(experiment, data, directory, device) for experiment in experiments]
 
 
-def _fit_shared(task: tuple[Experiment, Path, str | Path | None]) -> Run:
-    experiment, shared, directory = task
-    data = torch.load(shared, mmap=True, weights_only=False)
-    with contextlib.redirect_stdout(None):  # the parent says what there is to say
-        return fit(experiment, data, directory, device="cpu")
-
-
-# ------------------------------------------------------------------------------------ plotting
+# --------------------------------------------------------------------------------------- plots
 
 # One colour per norm, the same in every figure of the course. Colour-blind readers can tell them
 # apart (Okabe and Ito's palette).
@@ -606,6 +691,7 @@ def magnify_high_accuracies(ax: Axes) -> None:
 
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Indices of the misclassified images, the surest wrong answer first."""
+    _check_same_images(logits, labels)
     probability, predicted = logits.softmax(dim=1).max(dim=1)
     wrong = (predicted != labels).nonzero().flatten()
     return wrong[probability[wrong].argsort(descending=True)]
@@ -615,10 +701,19 @@ def shared_and_own_errors(
     logits: dict[str, Tensor], labels: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Which images every model gets wrong, and which only one does, by the model's name."""
+    for z in logits.values():
+        _check_same_images(z, labels)
     wrong = {name: z.argmax(dim=1) != labels for name, z in logits.items()}
     count = torch.stack(list(wrong.values())).sum(dim=0)
     own = {name: (w & (count == 1)).nonzero().flatten() for name, w in wrong.items()}
     return (count == len(wrong)).nonzero().flatten(), own
+
+
+def _check_same_images(logits: Tensor, labels: Tensor) -> None:
+    if len(logits) != len(labels):
+        raise ValueError(
+            f"{len(logits)} predictions and {len(labels)} labels: give those of the same images."
+        )
 
 
 def plot_digits(
@@ -711,3 +806,441 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
         raise ValueError(f"{correct} of {total} images right: there is no such accuracy.")
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return interval.low, interval.high
+
+
+# ----------------------------------------------------- what it stands on: you may stop reading here
+
+
+def _smoke_test() -> bool:
+    return os.environ.get("SMOKE_TEST") == "1"
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or else the first of CUDA, Apple's MPS and the CPU that this machine has.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name is None:
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    if not there.get(str(name).split(":")[0]):
+        usable = ", ".join(repr(kind) for kind, is_there in there.items() if is_there)
+        raise ValueError(f"device = {name!r}: this machine has only {usable}.")
+    return torch.device(name)
+
+
+def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.std.tqdm:
+    """A bar with the time left: a widget in a notebook, text in a terminal.
+
+    ``PROGRESS=text`` asks for text in a notebook too, for those who execute it without a browser;
+    ``PROGRESS=none`` for no bar.
+    """
+    wish = os.environ.get("PROGRESS")
+    kind = tqdm.std.tqdm if wish == "text" else tqdm.auto.tqdm
+    off = {"disable": True} if wish == "none" else {}  # else TQDM_DISABLE decides
+    how = {"mininterval": 0.3, "miniters": 1}
+    return kind(desc=label, total=total, initial=done, unit=unit, **how, **off)
+
+
+# Data sets
+
+
+class DataError(RuntimeError):
+    """The data cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set of torchvision's: its four raw files, with the MD5 sums of the published ones."""
+
+    name: str
+    kind: str  # torchvision's class, after which it names its folder
+    root: str  # the environment variable
+    mean: float
+    std: float
+    md5: tuple[str, str, str, str]
+
+    FILES = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+
+    def paths(self, root: Path) -> list[Path]:
+        return [root / self.kind / "raw" / name for name in self.FILES]
+
+    def is_in(self, root: Path) -> bool:
+        """Whether any of the files is there."""
+        return any(path.exists() for path in self.paths(root))
+
+
+SOURCES = {
+    "mnist": _Source(
+        *("MNIST", "MNIST", "MNIST_ROOT", MEAN, STD),
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+    ),
+    "fashion": _Source(
+        *("Fashion-MNIST", "FashionMNIST", "FASHION_ROOT", 0.2860, 0.3530),
+        (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+    ),
+}
+
+
+def _find_or_download(source: _Source) -> Data | None:
+    """The data set; None, and a line that says why, where MNIST cannot be had."""
+    folder = REPOSITORY / "data"
+    if asked_for := os.environ.get(source.root):
+        root = Path(asked_for).expanduser()
+        if source.is_in(root):
+            return _read(source, root)
+        print(f"${source.root} has no {source.kind}/raw folder with {source.name}'s files.")
+    problem = "" if source.is_in(folder) else _download(source, folder)
+    if not problem:
+        return _read(source, folder)
+    if source.kind != "MNIST":
+        raise DataError(
+            f"{source.name} could not be downloaded ({problem}): set ${source.root} to a folder "
+            f"that has {source.kind}/raw/ in it."
+        )
+    print(
+        f"MNIST could not be downloaded ({problem}): using scikit-learn's 1,797 scanned digits "
+        f"instead. Everything runs, but accuracies are lower and far noisier than the lesson's."
+    )
+    return None
+
+
+def _read(source: _Source, root: Path) -> Data:
+    tensors = []
+    for path, published in zip(source.paths(root), source.md5, strict=True):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): put the published file there, or move "
+                f"{root / source.kind} away to download it all."
+            ) from error
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != published:
+            raise DataError(
+                f"{path} is not the published file (its MD5 sum differs): move it away and put a "
+                f"fresh copy in its place."
+            )
+        is_images = "images" in path.name
+        numbers = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        tensors.append(numbers[16:].view(-1, 1, 28, 28) if is_images else numbers[8:].long())
+    x, y, test_x, test_y = tensors
+    scale = source.mean, source.std
+    return Data(source.name, Images(x, y, *scale), Images(test_x, test_y, *scale))
+
+
+def _scanned_digits() -> Data:
+    """scikit-learn's 1,797 scanned digits, as MNIST has them and split 1,437 to 360."""
+    digits = load_digits()
+    x = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)  # (1797, 1, 8, 8)
+    # As in MNIST, the digit fills 20 x 20 pixels and has a margin of 4.
+    x = F.pad(F.interpolate(x, size=(20, 20), mode="bilinear", align_corners=False), (4, 4, 4, 4))
+    images = Images(x.round().to(torch.uint8), torch.from_numpy(digits.target).long())
+    test, train = _stratified(images, 360)
+    return Data("scikit-learn digits", train, test)
+
+
+DOWNLOAD_SECONDS = 300  # for each of torchvision's mirrors, which has no limit of its own
+# In a process of its own, which can be ended. It ends with this one, which holds its input open.
+_DOWNLOAD = """
+import os, socket, sys, threading, torchvision
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+socket.setdefaulttimeout(15)
+kind = getattr(torchvision.datasets, sys.argv[1])
+kind.mirrors = [sys.argv[2]]
+kind(sys.argv[3], download=True)
+"""
+
+
+def _download(source: _Source, folder: Path) -> str:
+    """Downloads beside ``folder`` and moves it in once complete. Gives the reason if it fails."""
+    from torchvision import datasets
+
+    print(f"Downloading {source.name} to {folder.name}/.")
+    fresh = _beside(folder / ".download")
+    try:
+        for mirror in getattr(datasets, source.kind).mirrors:
+            if _is_fetched(source.kind, mirror, fresh):
+                with contextlib.suppress(OSError):  # another process has just done the same
+                    os.rename(fresh / source.kind, folder / source.kind)
+                return "" if source.is_in(folder) else f"{folder.name}/{source.kind} is in the way"
+    except OSError as error:
+        return f"{folder.name}/: {error.strerror}"
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return "no mirror has it"
+
+
+def _is_fetched(kind: str, mirror: str, folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", _DOWNLOAD, kind, mirror, str(folder)]
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere) as child:
+        try:
+            return child.wait(DOWNLOAD_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            child.kill()
+
+
+def _beside(path: Path) -> Path:
+    """A name beside ``path`` that is this process's own. What killed ones left there is removed."""
+    for left in path.parent.glob(f"{path.name}.*"):
+        number = left.suffix[1:]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    return path.with_name(f"{path.name}.{os.getpid()}")
+
+
+def _is_running(pid: int) -> bool:
+    """Whether another process has that number; on Windows, where one can't ask, always."""
+    if pid == os.getpid():
+        return False
+    try:
+        if sys.platform != "win32":
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
+
+
+# Checkpoints
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or written; the message says which one and what to do."""
+
+
+class Checkpoint:
+    """The state of a run's parts and its history, in a file that is whole at any moment.
+
+    Args:
+        directory: of the file; created where it is missing.
+        label: of the run, the start of the file's name.
+        identity: all that a file must agree with to be continued.
+        parts: what has a ``state_dict``: the model, the optimizer and the scheduler.
+    """
+
+    def __init__(self, directory: str | Path, label: str, identity: dict, parts: dict):
+        self.label, self.identity, self.parts = label, repr(identity), parts
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
+        name = f"{label.replace(' ', '')}-{digest}.pt"
+        self.path = Path(directory).expanduser().resolve() / name
+
+    def load(self) -> list[dict]:
+        """Brings the parts to where the file left them; gives the history, empty without a file."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path.parent).close()  # fails now, not after an epoch
+            content = self.path.read_bytes() if self.path.exists() else None
+        except OSError as error:
+            raise CheckpointError(
+                f"Checkpoints cannot be kept in {self.path.parent} ({error.strerror}): choose "
+                f"another directory."
+            ) from error
+        if content is None:
+            return []
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                is_whole = archive.testzip() is None  # torch.load does not compare checksums
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception:  # zipfile and torch.load raise a dozen kinds between them
+            is_whole = False
+        if not is_whole:
+            raise CheckpointError(
+                f"{self.path} is damaged: move it away to train {self.label} from the start."
+            )
+        if state.get("identity") != self.identity:
+            raise CheckpointError(
+                f"{self.path} belongs to another run: choose another directory, or move it away."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        return state["history"]
+
+    def save(self, history: list[dict]) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        content, beside = io.BytesIO(), _beside(self.path)
+        torch.save(state | {"identity": self.identity, "history": history}, content)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+            with beside.open("xb") as file:  # x: a file of its own, no link to another
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.path)
+        except OSError as error:
+            kept = "It still holds the epochs before." if self.path.exists() else ""
+            raise CheckpointError(
+                f"{self.path} could not be written ({error.strerror}): make room, or choose "
+                f"another directory. {kept}".rstrip()
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+def checkpoint_in(directory, run: Run, data: Data, name: str | None, optimizer, scheduler):
+    """The run's checkpoint, which only the same run can continue."""
+    experiment, model = run.experiment, run.model
+    identity = {
+        "recipe": RECIPE,
+        "experiment": experiment,
+        "data": data.fingerprint(),
+        "scale": [(part.mean, part.std) for part in (data.train, data.val, data.test) if part],
+        "network": (name, str(model), _parameter(model).dtype),
+    }
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    return Checkpoint(directory, f"{experiment.label}-seed{experiment.seed}", identity, parts)
+
+
+# Processes
+
+
+def process_pool(jobs: int, initializer: Callable | None = None, *arguments) -> ProcessPoolExecutor:
+    """Processes with one torch thread each and no bars, to be used in a ``with`` block.
+
+    They end with this process, however it ends, and at once where the block is left by an
+    exception, a Ctrl-C included. What they are given is imported there by its name, so a script
+    needs ``if __name__ == "__main__":``.
+
+    Args:
+        jobs: how many.
+        initializer, arguments: called with these in each process, before anything else.
+    """
+    return _Pool(jobs, _context(), initializer, arguments)
+
+
+def _context():
+    # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
+    # done nothing but import: that starts at once, and holds the libraries in memory once.
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
+    )
+    return context
+
+
+class _Pool(ProcessPoolExecutor):
+    def __init__(self, jobs: int, context, initializer, arguments):
+        # Nothing is ever sent: that its other end is closed tells the workers to end.
+        self.reader, self.writer = context.Pipe(duplex=False)
+        super().__init__(jobs, context, _begin, (self.reader, initializer, arguments))
+
+    def __exit__(self, kind, *how):
+        if kind is not None:
+            self.writer.close()
+        return super().__exit__(kind, *how)
+
+
+def _begin(parent, initializer: Callable | None, arguments: tuple) -> None:
+    """In a new worker."""
+
+    def end_with_parent():
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.environ["PROGRESS"] = "none"
+    torch.set_num_threads(1)
+    if initializer is not None:
+        initializer(*arguments)
+
+
+class _Meter:
+    """A run's bar in its worker: it writes to memory that the parent reads."""
+
+    def __init__(self, context):
+        self.numbers = context.RawArray("q", 3)  # steps done, in all, and done before
+        self.text = context.RawArray("c", 80)
+
+    def __call__(self, label: str, total: int, done: int):
+        self.numbers[:] = done, total, done
+        return contextlib.nullcontext(self)
+
+    def update(self) -> None:
+        self.numbers[0] += 1
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        self.text.value = text.encode()
+
+    def show(self, bar: tqdm.std.tqdm) -> None:
+        """In the parent."""
+        done, total, before = self.numbers
+        if total and not bar.total:
+            bar.reset(total)
+            bar.initial = before
+        bar.n = done
+        bar.set_postfix_str(self.text.value.decode())
+
+
+CANNOT_START = (OSError, EOFError, ImportError, NotImplementedError, BrokenProcessPool)
+
+
+def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> list[Run] | None:
+    """``fit_together`` in processes; None, and a line, where they cannot start."""
+    with contextlib.ExitStack() as stack:
+        try:
+            meters = [_Meter(_context()) for _ in experiments]
+            # Data and runs go by value: torch would share memory, of which Docker gives little.
+            received = pickle.dumps(data), meters
+            pool = stack.enter_context(process_pool(len(experiments), _receive, *received))
+            pool.submit(os.getpid).result()
+        except CANNOT_START as error:
+            print(
+                f"No process could be started ({error}): training one experiment after another. "
+                f'(A script needs if __name__ == "__main__": around this call.)'
+            )
+            return None
+        bars = [stack.enter_context(make_bar(e.label, None)) for e in experiments]
+        running = tasks = [
+            pool.submit(_fit_there, *task, directory) for task in enumerate(experiments)
+        ]
+        try:
+            while running:
+                done, running = wait(running, timeout=0.5)
+                for bar, meter in zip(bars, meters, strict=True):
+                    meter.show(bar)
+                for task in done:
+                    task.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A training process was killed, most likely for want of memory: train fewer at a "
+                "time. With a directory, every finished epoch is kept."
+            ) from error
+        return [pickle.loads(task.result()) for task in tasks]
+
+
+_received = {}
+
+
+def _receive(data: bytes, meters: list[_Meter]) -> None:
+    _received.update(data=pickle.loads(data), meters=meters)
+
+
+def _fit_there(i: int, experiment: Experiment, directory) -> bytes:
+    run = _train(_received["meters"][i], experiment, _received["data"], directory, "cpu")
+    return pickle.dumps(run)

@@ -17,10 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import utils  # noqa: E402
-from backstage.machinery import mnist  # noqa: E402
 
 needs_mnist = pytest.mark.skipif(
-    not mnist.is_in(Path(os.environ.get("MNIST_ROOT", "nowhere"))),
+    not (Path(os.environ.get("MNIST_ROOT", "nowhere")) / "MNIST" / "raw").exists(),
     reason="set MNIST_ROOT to a folder with MNIST",
 )
 
@@ -42,6 +41,14 @@ def same(a: utils.Run, b: utils.Run) -> bool:
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def whole_runs():
+    """Notebooks are tested with short runs; what is tested here is the runs themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SMOKE_TEST", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tiny tensors gain nothing from a second thread, and the suite may share the machine."""
@@ -60,7 +67,9 @@ def quick_statistics(monkeypatch):
 @pytest.fixture(scope="session")
 def digits() -> utils.Data:
     """700 real scans to train on (the last batch of 128 is a short one) and 360 to test on."""
-    data = utils.load_data("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SMOKE_TEST", raising=False)
+        data = utils.load_data("digits")
     return utils.Data(data.name, data.train[:700], data.test)
 
 
@@ -93,7 +102,7 @@ def meanwhile(ready, act):
         thread.join()
 
 
-def still_there(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
+def still_there(processes: list[psutil.Process], seconds: float = 60) -> list[psutil.Process]:
     """Those that are alive after so many seconds; a zombie only waits to be noticed."""
 
     def is_alive(process):

@@ -1,5 +1,7 @@
 """The network and the penalties, held against torch's own layers, optimizers and autograd."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -57,6 +59,7 @@ def layer_norm_chw(channels):
         ("BN", lambda c: nn.BatchNorm2d(c, affine=False, dtype=torch.double)),
         ("LN", layer_norm_chw),
         ("GN", lambda c: nn.GroupNorm(4, c, affine=False, dtype=torch.double)),
+        ("IN", lambda c: nn.InstanceNorm2d(c, dtype=torch.double)),
         ("none", lambda c: nn.Identity()),
     ],
 )
@@ -123,13 +126,13 @@ def test_the_axes_are_those_torchs_layers_average_over(norm, oracle):
     torch.testing.assert_close(((sets - mean) / (variance + 1e-5).sqrt()).view_as(x), oracle(x))
 
 
-@pytest.mark.parametrize("norm", ["bn", "IN", "", None])
+@pytest.mark.parametrize("norm", ["bn", "", None])
 def test_refuses_an_unknown_norm_and_names_the_valid_ones(norm):
-    with pytest.raises(ValueError, match="BN, LN, GN, none"):
+    with pytest.raises(ValueError, match="BN, LN, GN, IN or none"):
         Net(norm)
 
 
-@pytest.mark.parametrize("groups", [3, 0, 32])
+@pytest.mark.parametrize("groups", [3, 0, 32, 2.0])
 def test_refuses_groups_that_do_not_divide_the_channels(groups):
     with pytest.raises(ValueError, match=rf"8 channels into {groups} "):
         Net("GN", groups=groups)
@@ -200,6 +203,19 @@ def test_the_l2_loss_is_weight_decay_under_sgd_and_adam_but_not_under_adamw(opti
     assert (gap < 1e-12) == equal
 
 
+def test_frozen_weights_are_not_penalized():
+    net = Net("GN").double()
+    net.head.requires_grad_(False)
+    convolutions = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d)]
+    expected = sum(w.detach().abs().sum().item() for w in convolutions)
+    assert l1_loss(net).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.BatchNorm2d(3), Net().requires_grad_(False)])
+def test_a_model_without_weights_to_penalize_has_a_penalty_of_0(model):
+    assert l1_loss(model).item() == l2_loss(model).item() == 0
+
+
 def test_penalties_work_in_channels_last():
     net = Net("BN")
     before = l1_loss(net).item(), l2_loss(net).item()
@@ -216,11 +232,27 @@ def test_summary_adds_up_and_leaves_the_model_as_it_was():
     assert counts[-1] == sum(counts[:-1]) == sum(p.numel() for p in net.parameters())
     fields = [row[-2] for row in rows if row[0] == "Conv2d"]
     assert fields == ["6", "10", "20", "28", "36"]
-    assert net.training
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [(28, 28), (4, 4)])  # the second is too small for the network
+def test_summary_leaves_every_module_in_its_mode(size):
+    net = Net("BN")
+    net.features[1].eval()  # a frozen BN
+    modes = [m.training for m in net.modules()]
+    with contextlib.suppress(RuntimeError):
+        summary(net, size)
+    assert [m.training for m in net.modules()] == modes and modes.count(False) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_summary_takes_a_model_of_any_precision(dtype):
+    assert summary(Net().to(dtype)) == summary(Net())
 
 
 def test_imports_nothing_but_torch():
     source = s6_model.__loader__.get_source("s6_model")
     imports = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
-    assert all(line.split()[1].split(".")[0] in ("torch", "collections") for line in imports)
+    assert all(
+        line.split()[1].split(".")[0] in ("torch", "collections", "contextlib") for line in imports
+    )

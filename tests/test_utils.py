@@ -15,7 +15,6 @@ from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
 
 import utils
-from backstage.machinery.progress import steps
 from s6_model import Net, l1_loss, l2_loss
 from utils import Diverged, Experiment, Images, fit
 
@@ -139,10 +138,12 @@ def test_augmentation_is_as_scipy_does_it():
 # ----------------------------------------------------------------------------------- training
 
 
+def blank(images, size):
+    return Images(torch.zeros(images, 1, size, size).byte(), torch.zeros(images).long())
+
+
 def fits(experiment=SHORT, images=700, size=28, **how):
-    """Trains on so many blank images."""
-    blank = Images(torch.zeros(images, 1, size, size).byte(), torch.zeros(images).long())
-    return fit(experiment, utils.Data("blank", blank, blank), **how)
+    return fit(experiment, utils.Data("blank", *2 * [blank(images, size)]), **how)
 
 
 def splits(digits, size):
@@ -150,55 +151,66 @@ def splits(digits, size):
 
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
-WHOLE, ABOVE_0 = "valid integer", "greater than 0"
+COUNT, UP = "a whole number from 1 up", "a finite number from 0 up"
+SWITCH, WHOLE = "True or False", "a whole number from 0 up"
+SEED = "a whole number from 0 to 4294967295"
 BAD_SETTINGS = [
-    ({"norm": "bn"}, "norm = 'bn': it should be 'BN', 'LN', 'GN' or 'none'"),
-    ({"norm": None}, "norm = None: it should be 'BN'"),
-    ({"groups": 3, "norm": "GN"}, "groups = 3: it should divide the network's channels, 8, 12, 16"),
-    ({"groups": 8, "norm": "GN"}, "groups = 8"),
-    ({"groups": 0}, "groups = 0: it should be greater than or equal to 1"),
-    ({"groups": True}, f"groups = True: it should be a {WHOLE}"),
-    ({"l1": -1e-5}, "l1 = -1e-05: it should be greater than or equal to 0"),
-    ({"l1": math.inf}, "l1 = inf: it should be a finite number"),
-    ({"l2": math.nan}, "l2 = nan: it should be a finite number"),
-    ({"l2": "1e-4"}, "l2 = '1e-4': it should be a valid number"),
-    ({"mean_l1": 1}, "mean_l1 = 1: it should be a valid boolean"),
-    ({"epochs": 0}, "epochs = 0: it should be greater than or equal to 1"),
-    ({"epochs": 2.5}, f"epochs = 2.5: it should be a {WHOLE}"),
-    ({"batch_size": 0}, "batch_size = 0"),
-    ({"batch_size": True}, f"batch_size = True: it should be a {WHOLE}"),
-    ({"batch_size": np.float64(32)}, f"batch_size = 32.0: it should be a {WHOLE}"),
-    ({"lr": 0.0}, f"lr = 0.0: it should be {ABOVE_0}"),
-    ({"lr": math.inf}, "lr = inf: it should be a finite number"),
-    ({"lr": True}, "lr = True: it should be a valid number"),
-    ({"schedule": "cosine"}, "schedule = 'cosine': it should be 'one-cycle' or 'constant'"),
-    ({"augment": "no"}, "augment = 'no': it should be a valid boolean"),
-    ({"plain_epochs": "2"}, f"plain_epochs = '2': it should be a {WHOLE}"),
-    ({"plain_epochs": -1}, "plain_epochs = -1: it should be greater than or equal to 0"),
-    ({"plain_epochs": math.nan}, f"plain_epochs = nan: it should be a {WHOLE}"),
-    ({"dropout": 1.0}, "dropout = 1.0: it should be less than 1"),
-    ({"dropout": None}, "dropout = None: it should be a valid number"),
-    ({"seed": None}, f"seed = None: it should be a {WHOLE}"),
-    ({"seed": "a"}, f"seed = 'a': it should be a {WHOLE}"),
-    ({"seed": math.nan}, f"seed = nan: it should be a {WHOLE}"),
-    ({"seed": 1.5}, f"seed = 1.5: it should be a {WHOLE}"),
-    ({"seed": -1}, "seed = -1: it should be greater than or equal to 0"),
-    ({"seed": 2**63}, f"seed = {2**63}: it should be less than 4294967296"),
-    ({"rate": 1.0}, "rate = 1.0: unexpected keyword argument"),
+    ({"norm": "bn"}, "'BN', 'LN', 'GN', 'IN' or 'none'"),
+    ({"norm": None}, "'BN', 'LN', 'GN', 'IN' or 'none'"),
+    ({"groups": 3, "norm": "GN"}, "divide the network's channels, 8, 12, 16"),
+    ({"groups": 8, "norm": "GN"}, "divide the network's channels, 8, 12, 16"),
+    ({"groups": 0}, COUNT),
+    ({"groups": True}, COUNT),
+    ({"l1": -1e-5}, UP),
+    ({"l1": math.inf}, UP),
+    ({"l2": math.nan}, UP),
+    ({"l2": "1e-4"}, UP),
+    ({"mean_l1": 1}, SWITCH),
+    ({"epochs": 0}, COUNT),
+    ({"epochs": 2.5}, COUNT),
+    ({"batch_size": 0}, COUNT),
+    ({"batch_size": True}, COUNT),
+    ({"batch_size": np.float64(32)}, COUNT),
+    ({"lr": 0.0}, "a finite number above 0"),
+    ({"lr": math.inf}, "a finite number above 0"),
+    ({"lr": True}, "a finite number above 0"),
+    ({"schedule": "cosine"}, "'one-cycle' or 'constant'"),
+    ({"augment": "no"}, SWITCH),
+    ({"plain_epochs": "2"}, WHOLE),
+    ({"plain_epochs": -1}, WHOLE),
+    ({"plain_epochs": math.nan}, WHOLE),
+    ({"dropout": 1.0}, "a number from 0 up and below 1"),
+    ({"dropout": None}, "a number from 0 up and below 1"),
+    ({"seed": None}, SEED),
+    ({"seed": "a"}, SEED),
+    ({"seed": math.nan}, SEED),
+    ({"seed": 1.5}, SEED),
+    ({"seed": -1}, SEED),
+    ({"seed": 2**63}, SEED),
 ]
 ONE_EACH = Experiment(norm="BN", batch_size=3, epochs=1)
 BAD_CALLS = [
-    (lambda d: utils.load_data("cifar"), "'mnist' or 'digits'"),
+    (lambda d: utils.load_data("cifar"), "'mnist', 'fashion' or 'digits'"),
+    (lambda d: Images(d.test.x, d.test.y, 33.3, 78.6), "of the pixels scaled to"),
     (lambda d: fits(images=0), "no training images"),
+    (lambda d: fit(SHORT, replace(d, test=d.test[:0])), "no test images"),
+    (lambda d: fit(SHORT, replace(d, val=d.test[:0])), "no validation images"),
+    (lambda d: fit(SHORT, replace(d, test=blank(5, 8))), "H and W at least 16, not .*8, 8"),
     (lambda d: fits(ONE_EACH, 7, 16), "one image, which leaves BN one value per channel"),
     (lambda d: fits(device="tpu"), "device = 'tpu': this machine has only .*'cpu'"),
     pytest.param(lambda d: fits(device="cuda"), "device = 'cuda': this machine", marks=no_cuda),
     (lambda d: splits(d, 50), "both parts need images of all 10 digits.* from 10 to 40"),
     (lambda d: splits(d, 9), "size = 9"),
     (lambda d: splits(d, -1), "size = -1"),
+    (lambda d: splits(d, 20.0), "size = 20.0: .* use a whole number"),
+    (lambda d: splits(d, "20"), "size = '20': .* use a whole number"),
     (lambda d: utils.augment(d.test.x, None), "augment takes float32 images, not torch.uint8"),
     (lambda d: utils.augment(d.test.x.double(), None), "float32 images, not torch.float64"),
     (lambda d: utils.normalize(d.test.x), "floats from 0 to 1, not torch.uint8"),
+    (lambda d: utils.normalize(d.test.x.float()), "not from 0 to 255: divide"),
+    (lambda d: utils.normalize(normalized(d.test)), "normalize them once"),
+    (lambda d: utils.most_confident_errors(d.test.x.float(), d.test.y[:1]), "same images"),
+    (lambda d: utils.shared_and_own_errors({"a": torch.eye(9)}, d.test.y[:1]), "same images"),
     (lambda d: utils.accuracy_interval(0, 0), "0 of 0 images"),
     (lambda d: utils.accuracy_interval(3, 2), "3 of 2 images"),
     (lambda d: utils.predict(Net(), d.test, batch_size=0), "batch_size = 0"),
@@ -208,11 +220,16 @@ BAD_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("values", "sentence"), BAD_SETTINGS)
-def test_an_impossible_setting_gets_one_sentence(values, sentence):
+@pytest.mark.parametrize(("values", "allowed"), BAD_SETTINGS)
+def test_an_impossible_setting_gets_one_sentence(values, allowed):
+    name, value = next(iter(values.items()))
+    value = value.item() if isinstance(value, np.generic) else value
     with pytest.raises(ValueError) as error:
         Experiment(**values)
-    assert str(error.value).startswith(sentence) and str(error.value).count("\n") == 0
+    assert (
+        str(error.value)
+        == f"{name} = {value!r}: it should {'' if 'divide' in allowed else 'be '}{allowed}."
+    )
 
 
 @pytest.mark.parametrize(("call", "sentence"), BAD_CALLS)
@@ -336,7 +353,7 @@ def test_the_penalty_is_the_experiments():
 def test_evaluate_leaves_a_short_last_batch_its_weight(digits):
     model = Net("GN")
     logits = utils.predict(model, digits.train, batch_size=256)  # 256 + 256 + 188
-    assert logits.shape == (700, 10) and not logits.requires_grad and not model.training
+    assert logits.shape == (700, 10) and not logits.requires_grad and model.training
     torch.testing.assert_close(logits, utils.predict(model, digits.train, batch_size=700))
     loss, accuracy = utils.evaluate(model, digits.train)
     assert loss == pytest.approx(F.cross_entropy(logits, digits.train.y).item())
@@ -357,8 +374,8 @@ def test_a_step_waits_for_no_number_from_the_device(digits):
     run = utils.Run(Net(), utils.History(replace(SHORT, batch_size=16)))  # 44 steps
     optimizer = torch.optim.SGD(run.model.parameters())  # on a CPU, a fused Adam reads its step
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    with steps("", 44) as progress, torch.profiler.profile() as profile:
-        utils.train_epoch(run, digits.train, optimizer, scheduler, progress)
+    with utils.make_bar("", 44) as bar, torch.profiler.profile() as profile:
+        utils.train_epoch(run, digits.train, optimizer, scheduler, bar)
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["aten::convolution"] >= 44 * 5
     assert calls.get("aten::_local_scalar_dense", 0) == 0

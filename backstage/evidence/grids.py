@@ -36,8 +36,15 @@ from backstage.evidence.measures import (
     very_deep,
     with_without,
 )
-from backstage.machinery.mnist import DataError
-from utils import RECIPE, THREE_EXPERIMENTS, Data, Experiment, load_data, split_validation
+from utils import (
+    RECIPE,
+    THREE_EXPERIMENTS,
+    Data,
+    DataError,
+    Experiment,
+    load_data,
+    split_validation,
+)
 
 
 class EvidenceError(RuntimeError):

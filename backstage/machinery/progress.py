@@ -105,11 +105,15 @@ class FileBar:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Inside, no bar is shown."""
-    before, Here.quiet = Here.quiet, True
+    before, Here.quiet = (Here.quiet, os.environ.get("PROGRESS")), True
+    os.environ["PROGRESS"] = "none"  # for utils.make_bar
     try:
         yield
     finally:
-        Here.quiet = before
+        Here.quiet, wish = before
+        os.environ.pop("PROGRESS")
+        if wish is not None:
+            os.environ["PROGRESS"] = wish
 
 
 def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.std.tqdm:

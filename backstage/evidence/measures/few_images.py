@@ -5,11 +5,10 @@ have the same number of steps: what differs is how often these see the same imag
 the penalties: what augmentation and dropout buy GN in the same number of steps.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from backstage.evidence.measures.short import ShortExperiment, score, train
-from backstage.machinery.settings import settings as checked
-from utils import Count, Data, evaluate, split_validation
+from utils import Data, evaluate, split_validation
 
 SIZES = (300, 1_000, 3_000, 10_000)
 NORMS = ("GN", "LN", "BN")
@@ -28,12 +27,12 @@ CHOSEN = {
 }
 
 
-@checked
+@dataclass(frozen=True)
 class SmallExperiment(ShortExperiment):
     """A short run on ``size`` images: 300 are seen 64 times each, 10,000 about twice."""
 
-    size: Count = 300
-    steps: Count = 600
+    size: int = 300
+    steps: int = 600
 
 
 def settings() -> dict[str, SmallExperiment]:

@@ -1,6 +1,6 @@
 """Ghost batches: BN's statistics from a few images within an optimizer's batch that stays."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from backstage.evidence.bn_statistics import with_other_statistics
 from backstage.evidence.measures.training import outcome, trained
-from backstage.machinery.settings import settings
 from s6_model import Net
-from utils import Count, Data, Experiment, Run
+from utils import Data, Experiment, Run
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
@@ -59,11 +58,11 @@ class GhostBatchNorm(nn.BatchNorm2d):
         return y.view(n, k, channels, height, width).transpose(0, 1).reshape(x.shape)
 
 
-@settings
+@dataclass(frozen=True)
 class GhostExperiment(Experiment):
     """A BN experiment; ``batch_size`` is the optimizer's batch."""
 
-    norm_batch: Count = 32  # images that share BN's statistics
+    norm_batch: int = 32  # images that share BN's statistics
 
 
 def ghost_settings(base: Experiment) -> dict[str, GhostExperiment]:

@@ -5,24 +5,24 @@ aside and, unless asked for, nothing augmented.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backstage.machinery.settings import settings
 from s6_model import Net, penalized
-from utils import Count, Data, Experiment, Images, batches, evaluate, make_optimizer, penalty
+from utils import Data, Experiment, Images, batches, evaluate, make_optimizer, penalty
 
 
-@settings
+@dataclass(frozen=True)
 class ShortExperiment(Experiment):
     """An experiment of so many steps; ``epochs`` is only a bound that no run comes near."""
 
-    steps: Count = 200
-    epochs: Count = 1_000
-    batch_size: Count = 32  # a quarter of the lesson's: four times the steps for the same images
+    steps: int = 200
+    epochs: int = 1_000
+    batch_size: int = 32  # a quarter of the lesson's: four times the steps for the same images
     lr: float = 0.01  # less than the lesson's, at which such batches often stall without a norm
     augment: bool = False
     plain_epochs: int = 0

@@ -11,7 +11,7 @@ the test batch: the running ones would not know of the weights that pruning take
 """
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor
 from backstage.evidence.bn_statistics import evaluate_by_batch
 from backstage.evidence.measures.sgd import part
 from backstage.evidence.measures.short import ShortExperiment, supply, weights
-from backstage.machinery.settings import settings as checked
 from s6_model import Net, l1_loss, penalized
 from utils import Data, Images
 
@@ -29,7 +28,7 @@ IMAGES = 10_000
 PRUNED = (0.5, 0.7, 0.9)  # parts of the weights
 
 
-@checked
+@dataclass(frozen=True)
 class SparseExperiment(ShortExperiment):
     """``lr`` is SGD's, at the start; it falls to 0 on a straight line."""
 
