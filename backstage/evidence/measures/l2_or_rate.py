@@ -12,7 +12,7 @@ The runs are those of ``few_images.py`` with BN on 300 images, at the strength c
 and "none" are its rows "BN + L2, 300" and "BN, 300".
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -21,14 +21,13 @@ import torch.nn.functional as F
 
 from backstage.evidence.measures.few_images import CHOSEN, SmallExperiment, drawn
 from backstage.evidence.measures.short import score, supply
-from backstage.machinery.settings import settings as checked
 from s6_model import Net
 from utils import Data, make_optimizer
 
 L2 = CHOSEN["BN, L2"][0]  # at 300 images
 
 
-@checked
+@dataclass(frozen=True)
 class PartExperiment(SmallExperiment):
     """``l2`` acts on a part of the weights; ``lr`` is of all parameters."""
 
