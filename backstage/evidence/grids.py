@@ -9,6 +9,7 @@ import pandas as pd
 
 from backstage.evidence.measures import (
     backward_theorem,
+    batch_size,
     cost,
     equilibrium,
     fashion,
@@ -27,11 +28,11 @@ from backstage.evidence.measures import (
     new_domain,
     penalty_path,
     pre_post_norm,
+    runs,
     scale_free_smoothness,
     sigma_detached,
     smoothness,
     sparsity,
-    training,
     two_starts,
     very_deep,
     with_without,
@@ -57,7 +58,7 @@ class Grid:
 
     question: str
     settings: dict[str, Any]  # frozen dataclasses of plain values
-    measure: Callable[[Any, int, Data], dict] = training.final_epoch  # of setting, seed and data
+    measure: Callable[[Any, int, Data], dict] = runs.final_epoch  # of setting, seed and data
     images: int = 60_000  # trained on, a stratified part where the data set has more
     seeds: int = 10
     recipe: int = RECIPE  # of the measure: raised, it makes the stored rows stale
@@ -183,20 +184,20 @@ GRIDS = {
     "batch_size": Grid(
         "Which norms tolerate small batches?",
         batch_sizes(linear),
-        measure=training.bn_statistics,
+        measure=batch_size.measure,
         images=10_000,
     ),
     "batch_size_sqrt": Grid(
         "And if the learning rate falls with the square root of the batch size?",
         batch_sizes(square_root, (2, 32), ("none", "BN", "GN")),
-        measure=training.bn_statistics,
+        measure=batch_size.measure,
         images=10_000,
         seeds=5,
     ),
     "ghost": Grid(
         "What does BN lose if fewer images share its statistics and all else stays?",
-        ghost.ghost_settings(BATCH_BASE),
-        measure=ghost.ghost_batches,
+        ghost.settings(),
+        measure=ghost.measure,
         images=10_000,
     ),
     "accuracy": Grid(
@@ -207,13 +208,13 @@ GRIDS = {
     "tune": Grid(
         "Which strengths and groups score best on validation images?",
         candidates(),
-        measure=training.validation,
+        measure=runs.validation,
         seeds=2,
     ),
     "fashion_tune": Grid(
         "Which strengths score best on Fashion-MNIST's validation images, augmented or not?",
         fashion.candidates(),
-        measure=training.validation,
+        measure=runs.validation,
         seeds=2,
     ),
     "fashion_two_starts": Grid(
@@ -230,7 +231,7 @@ GRIDS = {
     "demo": Grid(
         "Does a sweep work here? It takes seconds; its results prove nothing.",
         {norm: Experiment(norm=norm, epochs=2, plain_epochs=1) for norm in NORMS},
-        measure=training.bn_statistics,
+        measure=batch_size.measure,
         images=300,
         seeds=2,
     ),

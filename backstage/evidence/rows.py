@@ -20,8 +20,13 @@ def whole_lines(path: Path) -> str:
     return whole
 
 
+def read(path: Path) -> pd.DataFrame:
+    """All rows of the file, in its order; a column is missing only where no row has it."""
+    return pd.read_json(io.StringIO(whole_lines(path)), lines=True, precise_float=True)
+
+
 def load(name: str, folder: Path = RESULTS) -> pd.DataFrame:
-    """The runs of a grid, a row for each; those that failed are left out.
+    """The runs of a grid, a row for each, seed by seed; those that failed are left out.
 
     A row has its setting's own columns (``norm``, ``lr``, ``batch_size`` ...), ``seed``, and what
     was measured. Paired runs stand side by side in
@@ -31,6 +36,5 @@ def load(name: str, folder: Path = RESULTS) -> pd.DataFrame:
         name: of the grid, as ``python -m backstage.evidence list`` shows it.
         folder: where its rows are.
     """
-    text = io.StringIO(whole_lines(folder / f"{name}.jsonl"))
-    rows = pd.read_json(text, lines=True, precise_float=True)
+    rows = read(folder / f"{name}.jsonl")
     return rows[rows["status"] == "ok"].sort_values("seed", kind="stable", ignore_index=True)

@@ -86,7 +86,7 @@ def together(found: pd.DataFrame) -> str:
 
 def readable(found: pd.DataFrame) -> pd.DataFrame:
     """What ``judge`` or ``judge_same`` found, as text for reading."""
-    look = "{:.2f}×".format if found.attrs["ratio"] else "{:+.2f}".format
+    look = times if found.attrs["ratio"] else "{:+.2f}".format
     mean, low, high = (found[column].map(look) for column in ("mean", "low", "high"))
     shown = {f"a {'/' if found.attrs['ratio'] else '−'} b": mean + " [" + low + ", " + high + "]"}
     if "p" in found:
@@ -95,15 +95,21 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown | {"seeds": found["seeds"], "verdict": found["verdict"] + fragile})
 
 
+def times(ratio: float) -> str:
+    """As in "1.63×"; very large and very small ones as powers of ten."""
+    return f"{ratio:.2f}×" if 0.01 <= ratio < 1_000 else f"{ratio:.0e}×"
+
+
 # ------------------------------------------------------------------------- the steps of the above
 
 
 def differences(table: pd.DataFrame, claims: Pairs, ratio: bool) -> pd.DataFrame:
     """a − b, or its logarithmic form, of the seeds that have all columns: a column per claim."""
     columns = list(dict.fromkeys(column for pair in claims.values() for column in pair))
-    whole = table[columns].dropna().astype(float)
-    whole = np.log(whole) if ratio else whole
-    return pd.DataFrame({claim: whole[a] - whole[b] for claim, (a, b) in claims.items()})
+    whole = pd.DataFrame({i: table[column] for i, column in enumerate(columns)}).dropna()
+    whole = np.log(whole.astype(float)) if ratio else whole.astype(float)
+    pairs = {claim: (columns.index(a), columns.index(b)) for claim, (a, b) in claims.items()}
+    return pd.DataFrame({claim: whole[a] - whole[b] for claim, (a, b) in pairs.items()})
 
 
 def intervals(d: pd.DataFrame, confidence: float) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backstage.evidence.measures.faster import make_network
-from backstage.evidence.measures.sgd import endless, step
+from backstage.evidence.measures.runs import endless, step
 from s6_model import NORMS
 from utils import Data
 

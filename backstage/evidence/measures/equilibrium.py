@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backstage.evidence.measures.sgd import endless, part
+from backstage.evidence.measures.runs import endless, part, step
 from s6_model import Net
 from utils import Data
 
@@ -72,10 +71,7 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     supply = endless(images, setting.batch_size, seed)
     for done, (x, y) in enumerate(islice(supply, setting.steps)):
         before = [w.detach().clone() for w in own]
-        loss = F.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        loss = step(model, optimizer, x, y)
         if done >= setting.steps // 2:
             turned = [angle(a, b) for a, b in zip(before, own, strict=True)]
             squares.append(torch.stack(turned).square())
@@ -83,5 +79,5 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     return {
         "angle": layers.square().mean().sqrt().item(),
         "angles": [round(a, 6) for a in layers.tolist()],  # layer by layer
-        "loss": loss.item(),
+        "loss": loss,
     }

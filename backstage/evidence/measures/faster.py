@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from backstage.evidence.measures.sgd import endless, step, with_validation
+from backstage.evidence.measures.runs import endless, step, with_validation
 from s6_model import NORMS, Net
 from utils import Data, evaluate
 

@@ -7,7 +7,7 @@ the penalties: what augmentation and dropout buy GN in the same number of steps.
 
 from dataclasses import dataclass, replace
 
-from backstage.evidence.measures.short import ShortExperiment, score, train
+from backstage.evidence.measures.runs import ShortExperiment, score, train
 from utils import Data, evaluate, split_validation
 
 SIZES = (300, 1_000, 3_000, 10_000)
@@ -16,7 +16,7 @@ NORMS = ("GN", "LN", "BN")
 STRENGTHS = {"L1": (1e-5, 1e-4, 1e-3, 3e-3, 1e-2), "L2": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1)}
 
 # For each norm, the strength for each of SIZES with the lowest loss on validation images:
-# evidence.penalty_tables.chosen, of the rows of the grid few_images_tune.
+# of the rows of the grid few_images_tune; a test chooses them again.
 CHOSEN = {
     "GN, L1": (1e-5, 1e-5, 1e-5, 1e-5),
     "GN, L2": (1e-2, 1e-2, 1e-4, 1e-3),

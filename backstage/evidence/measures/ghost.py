@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backstage.evidence.bn_statistics import with_other_statistics
-from backstage.evidence.measures.training import outcome, trained
+from backstage.evidence.measures.batch_size import BASE
+from backstage.evidence.measures.runs import outcome, trained
 from s6_model import Net
 from utils import Data, Experiment, Run
 
@@ -65,7 +66,7 @@ class GhostExperiment(Experiment):
     norm_batch: int = 32  # images that share BN's statistics
 
 
-def ghost_settings(base: Experiment) -> dict[str, GhostExperiment]:
+def settings(base: Experiment = BASE) -> dict[str, GhostExperiment]:
     """2 to 32 images per ghost batch in 32 and in 128 images, the rate in proportion to these."""
     found = {}
     for batch in (32, 128):
@@ -76,7 +77,7 @@ def ghost_settings(base: Experiment) -> dict[str, GhostExperiment]:
     return found
 
 
-def ghost_batches(experiment: GhostExperiment, seed: int, data: Data) -> dict:
+def measure(experiment: GhostExperiment, seed: int, data: Data) -> dict:
     """One run's outcome, BN also tested with precise statistics and with those of n test images."""
     layer = partial(GhostBatchNorm, experiment.norm_batch)
     run = trained(experiment, seed, data, network=lambda: Net(layer))
@@ -84,3 +85,6 @@ def ghost_batches(experiment: GhostExperiment, seed: int, data: Data) -> dict:
     plain.load_state_dict(run.model.state_dict())
     other = with_other_statistics(Run(plain, run.history), data, experiment.norm_batch)
     return outcome(run, data) | other
+
+
+ghost_batches = measure

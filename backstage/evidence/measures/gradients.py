@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backstage.evidence.measures.sgd import endless
+from backstage.evidence.measures.runs import endless
 from s6_model import NORMS, make_norm
 from utils import Data
 

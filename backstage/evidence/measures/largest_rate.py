@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from backstage.evidence.measures.faster import make_network
-from backstage.evidence.measures.sgd import endless, step, with_validation
+from backstage.evidence.measures.runs import endless, step, with_validation
 from s6_model import NORMS
 from utils import Data, evaluate
 

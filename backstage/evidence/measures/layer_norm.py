@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backstage.evidence.measures.sgd import endless, part, step, with_validation
+from backstage.evidence.measures.runs import endless, part, step, with_validation
 from s6_model import Affine
 from utils import Data, Images, evaluate, normalize
 

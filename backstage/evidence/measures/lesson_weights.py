@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from backstage.evidence.measures.penalty_path import described
-from backstage.evidence.measures.training import trained
+from backstage.evidence.measures.runs import trained
 from utils import THREE_EXPERIMENTS, Data, Experiment
 
 

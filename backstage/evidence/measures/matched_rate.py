@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from backstage.evidence.measures.sgd import endless, part
+from backstage.evidence.measures.runs import endless, part, step
 from s6_model import Net, l2_loss
 from utils import Data, evaluate
 
@@ -65,10 +64,7 @@ def trained_at(setting: Setting, model: Net, supply: Iterator) -> Net:
     for both, (x, y) in zip(rates(setting), islice(supply, setting.steps), strict=True):
         for group, lr in zip(optimizer.param_groups, both, strict=True):
             group["lr"] = lr
-        loss = F.cross_entropy(model(x), y) + setting.l2 * l2_loss(model)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        step(model, optimizer, x, y, lambda: setting.l2 * l2_loss(model))
     return model
 
 

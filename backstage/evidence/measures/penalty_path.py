@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from backstage.evidence.measures.sgd import part
-from backstage.evidence.measures.short import ShortExperiment, train, weights
+from backstage.evidence.measures.runs import ShortExperiment, part, train, weights
 from s6_model import Net
 from utils import Data, evaluate
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backstage.evidence.measures.gradients import convolutions, initialize
-from backstage.evidence.measures.sgd import endless, part, step
+from backstage.evidence.measures.runs import endless, part, step
 from s6_model import NORMS, Net
 from utils import Data, normalize
 

@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from backstage.evidence.bn_statistics import evaluate_by_batch
-from backstage.evidence.measures.sgd import part
-from backstage.evidence.measures.short import ShortExperiment, supply, weights
+from backstage.evidence.measures.runs import ShortExperiment, part, step, supply, weights
 from s6_model import Net, l1_loss, penalized
 from utils import Data, Images
 
@@ -63,14 +61,11 @@ def train_sparse(experiment: SparseExperiment, data: Data) -> Net:
     torch.manual_seed(experiment.seed)
     model = Net(experiment.norm).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), experiment.lr)
+    by_subgradient = experiment.l1 and not experiment.proximal
+    subgradient = (lambda: experiment.l1 * l1_loss(model)) if by_subgradient else None
     for done, (x, y) in enumerate(islice(supply(data.train, experiment), experiment.steps)):
         lr = optimizer.param_groups[0]["lr"] = experiment.lr * (1 - done / experiment.steps)
-        loss = F.cross_entropy(model(x), y)
-        if experiment.l1 and not experiment.proximal:
-            loss = loss + experiment.l1 * l1_loss(model)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        step(model, optimizer, x, y, subgradient)
         if experiment.proximal:
             proximal_step(model, lr * experiment.l1)
     return model

@@ -14,7 +14,7 @@ from itertools import product
 import torch
 
 from backstage.evidence.measures import gradients
-from backstage.evidence.measures.sgd import endless, part, step
+from backstage.evidence.measures.runs import endless, part, step
 from s6_model import NORMS
 from utils import Data, evaluate
 

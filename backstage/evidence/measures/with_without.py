@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from backstage.evidence.bn_statistics import evaluate_by_batch
-from backstage.evidence.measures.sgd import epoch_of, part, step
+from backstage.evidence.measures.runs import epoch_of, part, step
 from s6_model import NORMS, Net
 from utils import Data, evaluate
 
