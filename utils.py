@@ -30,6 +30,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -548,7 +549,9 @@ def _train(open_bar, experiment, data, directory, device, network=None, name=Non
     optimizer, scheduler = make_optimizer(experiment, model, steps * experiment.epochs)
     checkpoint = None
     if directory is not None:
-        checkpoint = checkpoint_in(directory, run, data, name, optimizer, scheduler)
+        scales = [(part.mean, part.std) for part in (data.train, data.val, data.test) if part]
+        identity = data.fingerprint(), scales, name
+        checkpoint = Checkpoint(directory, run, optimizer, scheduler, *identity)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
     done = len(run.history) * steps
@@ -821,21 +824,18 @@ def pick_device(name: str | None = None) -> torch.device:
     Raises:
         ValueError: for a device that is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["cpu"] = True
-    if name is None:
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    if not there.get(str(name).split(":")[0]):
-        usable = ", ".join(repr(kind) for kind, is_there in there.items() if is_there)
+    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    there.append("cpu")
+    if name is not None and str(name).split(":")[0] not in there:
+        usable = ", ".join(map(repr, there))
         raise ValueError(f"device = {name!r}: this machine has only {usable}.")
-    return torch.device(name)
+    return torch.device(name or there[0])
 
 
 def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.std.tqdm:
     """A bar with the time left: a widget in a notebook, text in a terminal.
 
-    ``PROGRESS=text`` asks for text in a notebook too, for those who execute it without a browser;
-    ``PROGRESS=none`` for no bar.
+    ``PROGRESS=text`` in the environment asks for text everywhere, ``PROGRESS=none`` for no bar.
     """
     wish = os.environ.get("PROGRESS")
     kind = tqdm.std.tqdm if wish == "text" else tqdm.auto.tqdm
@@ -844,76 +844,45 @@ def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.
     return kind(desc=label, total=total, initial=done, unit=unit, **how, **off)
 
 
-# Data sets
-
-
 class DataError(RuntimeError):
     """The data cannot be used; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A data set of torchvision's: its four raw files, with the MD5 sums of the published ones."""
+class Source(NamedTuple):
+    """A data set of torchvision's."""
 
     name: str
     kind: str  # torchvision's class, after which it names its folder
-    root: str  # the environment variable
+    root: str  # the environment variable for the folder that this is in
     mean: float
     std: float
-    md5: tuple[str, str, str, str]
+    checksum: str  # the last part of its fingerprint
 
-    FILES = (
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    )
-
-    def paths(self, root: Path) -> list[Path]:
-        return [root / self.kind / "raw" / name for name in self.FILES]
-
-    def is_in(self, root: Path) -> bool:
-        """Whether any of the files is there."""
-        return any(path.exists() for path in self.paths(root))
+    def raw(self, root: Path) -> Path:
+        return root / self.kind / "raw"
 
 
 SOURCES = {
-    "mnist": _Source(
-        *("MNIST", "MNIST", "MNIST_ROOT", MEAN, STD),
-        (
-            "6bbc9ace898e44ae57da46a324031adb",
-            "a25bea736e30d166cdddb491f175f624",
-            "2646ac647ad5339dbf082846283269ea",
-            "27ae3e4e09519cfbb04c329615203637",
-        ),
-    ),
-    "fashion": _Source(
-        *("Fashion-MNIST", "FashionMNIST", "FASHION_ROOT", 0.2860, 0.3530),
-        (
-            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            "9018921c3c673c538a1fc5bad174d6f9",
-            "8181f5470baa50b63fa0f6fddb340f0a",
-            "15d484375f8d13e6eb1aabb0c3f46965",
-        ),
-    ),
+    "mnist": Source("MNIST", "MNIST", "MNIST_ROOT", MEAN, STD, "3528fddb"),
+    "fashion": Source("Fashion-MNIST", "FashionMNIST", "FASHION_ROOT", 0.2860, 0.3530, "c9293d1e"),
 }
 
 
-def _find_or_download(source: _Source) -> Data | None:
+def _find_or_download(source: Source) -> Data | None:
     """The data set; None, and a line that says why, where MNIST cannot be had."""
     folder = REPOSITORY / "data"
     if asked_for := os.environ.get(source.root):
         root = Path(asked_for).expanduser()
-        if source.is_in(root):
+        if source.raw(root).exists():
             return _read(source, root)
-        print(f"${source.root} has no {source.kind}/raw folder with {source.name}'s files.")
-    problem = "" if source.is_in(folder) else _download(source, folder)
+        print(f"${source.root} has no {source.kind}/raw in it.")
+    problem = "" if source.raw(folder).exists() else _download(source, folder)
     if not problem:
         return _read(source, folder)
-    if source.kind != "MNIST":
+    if source.name != "MNIST":
         raise DataError(
             f"{source.name} could not be downloaded ({problem}): set ${source.root} to a folder "
-            f"that has {source.kind}/raw/ in it."
+            f"with {source.kind}/raw in it."
         )
     print(
         f"MNIST could not be downloaded ({problem}): using scikit-learn's 1,797 scanned digits "
@@ -922,27 +891,26 @@ def _find_or_download(source: _Source) -> Data | None:
     return None
 
 
-def _read(source: _Source, root: Path) -> Data:
-    tensors = []
-    for path, published in zip(source.paths(root), source.md5, strict=True):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): put the published file there, or move "
-                f"{root / source.kind} away to download it all."
-            ) from error
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != published:
-            raise DataError(
-                f"{path} is not the published file (its MD5 sum differs): move it away and put a "
-                f"fresh copy in its place."
-            )
-        is_images = "images" in path.name
-        numbers = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        tensors.append(numbers[16:].view(-1, 1, 28, 28) if is_images else numbers[8:].long())
-    x, y, test_x, test_y = tensors
-    scale = source.mean, source.std
-    return Data(source.name, Images(x, y, *scale), Images(test_x, test_y, *scale))
+def _read(source: Source, root: Path) -> Data:
+    def numbers(name: str, head: int) -> Tensor:
+        return torch.from_numpy(np.fromfile(source.raw(root) / name, np.uint8, offset=head))
+
+    parts = []
+    try:
+        for part in ("train", "t10k"):
+            x = numbers(f"{part}-images-idx3-ubyte", 16).view(-1, 1, 28, 28)
+            y = numbers(f"{part}-labels-idx1-ubyte", 8).long()
+            parts.append(Images(x, y, source.mean, source.std))
+        data = Data(source.name, *parts)
+        problem = "" if data.fingerprint().endswith(source.checksum) else "the checksum differs"
+    except (OSError, RuntimeError, ValueError) as error:  # missing, a folder, cut short, …
+        problem = str(error)
+    if problem:
+        raise DataError(
+            f"{source.raw(root)} does not have the published files ({problem}): move it away to "
+            f"download them, or put good ones there."
+        )
+    return data
 
 
 def _scanned_digits() -> Data:
@@ -968,18 +936,21 @@ kind(sys.argv[3], download=True)
 """
 
 
-def _download(source: _Source, folder: Path) -> str:
+def _download(source: Source, folder: Path) -> str:
     """Downloads beside ``folder`` and moves it in once complete. Gives the reason if it fails."""
     from torchvision import datasets
 
     print(f"Downloading {source.name} to {folder.name}/.")
     fresh = _beside(folder / ".download")
     try:
+        fresh.mkdir(parents=True)
         for mirror in getattr(datasets, source.kind).mirrors:
-            if _is_fetched(source.kind, mirror, fresh):
+            if _gives(mirror, source.kind, fresh):
                 with contextlib.suppress(OSError):  # another process has just done the same
                     os.rename(fresh / source.kind, folder / source.kind)
-                return "" if source.is_in(folder) else f"{folder.name}/{source.kind} is in the way"
+                return (
+                    "" if source.raw(folder).exists() else f"{folder.name}/ is not as it should be"
+                )
     except OSError as error:
         return f"{folder.name}/: {error.strerror}"
     finally:
@@ -987,8 +958,7 @@ def _download(source: _Source, folder: Path) -> str:
     return "no mirror has it"
 
 
-def _is_fetched(kind: str, mirror: str, folder: Path) -> bool:
-    folder.mkdir(parents=True, exist_ok=True)
+def _gives(mirror: str, kind: str, folder: Path) -> bool:
     command = [sys.executable, "-c", _DOWNLOAD, kind, mirror, str(folder)]
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere) as child:
@@ -1002,19 +972,17 @@ def _is_fetched(kind: str, mirror: str, folder: Path) -> bool:
 
 def _beside(path: Path) -> Path:
     """A name beside ``path`` that is this process's own. What killed ones left there is removed."""
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
     for left in path.parent.glob(f"{path.name}.*"):
         number = left.suffix[1:]
-        if number.isdigit() and not _is_running(int(number)):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-    return path.with_name(f"{path.name}.{os.getpid()}")
+        if left == mine or (number.isdigit() and not _is_running(int(number))):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(True)
+    return mine
 
 
 def _is_running(pid: int) -> bool:
-    """Whether another process has that number; on Windows, where one can't ask, always."""
-    if pid == os.getpid():
-        return False
     try:
-        if sys.platform != "win32":
+        if sys.platform != "win32":  # where one can't ask
             os.kill(pid, 0)
     except ProcessLookupError:
         return False
@@ -1023,27 +991,26 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-# Checkpoints
-
-
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written; the message says which one and what to do."""
 
 
 class Checkpoint:
-    """The state of a run's parts and its history, in a file that is whole at any moment.
+    """A run's state and history, in a file that is whole at any moment.
 
     Args:
         directory: of the file; created where it is missing.
-        label: of the run, the start of the file's name.
-        identity: all that a file must agree with to be continued.
-        parts: what has a ``state_dict``: the model, the optimizer and the scheduler.
+        run, optimizer, scheduler: what is kept.
+        identity: all else that a file must agree with to be continued.
     """
 
-    def __init__(self, directory: str | Path, label: str, identity: dict, parts: dict):
-        self.label, self.identity, self.parts = label, repr(identity), parts
+    def __init__(self, directory: str | Path, run: Run, optimizer, scheduler, *identity):
+        experiment, model = run.experiment, run.model
+        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        network = str(model), _parameter(model).dtype
+        self.identity = repr((RECIPE, experiment, *network, *identity))
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
-        name = f"{label.replace(' ', '')}-{digest}.pt"
+        name = f"{experiment.label}-seed{experiment.seed}-{digest}.pt".replace(" ", "")
         self.path = Path(directory).expanduser().resolve() / name
 
     def load(self) -> list[dict]:
@@ -1061,18 +1028,14 @@ class Checkpoint:
             return []
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                is_whole = archive.testzip() is None  # torch.load does not compare checksums
+                problem = archive.testzip() and "is damaged"  # torch.load compares no checksums
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:  # zipfile and torch.load raise a dozen kinds between them
-            is_whole = False
-        if not is_whole:
-            raise CheckpointError(
-                f"{self.path} is damaged: move it away to train {self.label} from the start."
-            )
-        if state.get("identity") != self.identity:
-            raise CheckpointError(
-                f"{self.path} belongs to another run: choose another directory, or move it away."
-            )
+            problem = "is damaged"
+        if not problem and state["identity"] != self.identity:
+            problem = "belongs to another run"
+        if problem:
+            raise CheckpointError(f"{self.path} {problem}: move it away to train from the start.")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["history"]
@@ -1089,31 +1052,13 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
         except OSError as error:
-            kept = "It still holds the epochs before." if self.path.exists() else ""
+            kept = " It still holds the epochs before." if self.path.exists() else ""
             raise CheckpointError(
                 f"{self.path} could not be written ({error.strerror}): make room, or choose "
-                f"another directory. {kept}".rstrip()
+                f"another directory.{kept}"
             ) from error
         finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-
-
-def checkpoint_in(directory, run: Run, data: Data, name: str | None, optimizer, scheduler):
-    """The run's checkpoint, which only the same run can continue."""
-    experiment, model = run.experiment, run.model
-    identity = {
-        "recipe": RECIPE,
-        "experiment": experiment,
-        "data": data.fingerprint(),
-        "scale": [(part.mean, part.std) for part in (data.train, data.val, data.test) if part],
-        "network": (name, str(model), _parameter(model).dtype),
-    }
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    return Checkpoint(directory, f"{experiment.label}-seed{experiment.seed}", identity, parts)
-
-
-# Processes
+            beside.unlink(missing_ok=True)
 
 
 def process_pool(jobs: int, initializer: Callable | None = None, *arguments) -> ProcessPoolExecutor:
@@ -1133,20 +1078,18 @@ def process_pool(jobs: int, initializer: Callable | None = None, *arguments) -> 
 def _context():
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
     # done nothing but import: that starts at once, and holds the libraries in memory once.
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
-    )
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
+        context.set_forkserver_preload(preload)
     return context
 
 
 class _Pool(ProcessPoolExecutor):
-    def __init__(self, jobs: int, context, initializer, arguments):
+    def __init__(self, jobs: int, context, *begin):
         # Nothing is ever sent: that its other end is closed tells the workers to end.
         self.reader, self.writer = context.Pipe(duplex=False)
-        super().__init__(jobs, context, _begin, (self.reader, initializer, arguments))
+        super().__init__(jobs, context, _begin, (self.reader, *begin))
 
     def __exit__(self, kind, *how):
         if kind is not None:
@@ -1205,9 +1148,8 @@ def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> l
     with contextlib.ExitStack() as stack:
         try:
             meters = [_Meter(_context()) for _ in experiments]
-            # Data and runs go by value: torch would share memory, of which Docker gives little.
-            received = pickle.dumps(data), meters
-            pool = stack.enter_context(process_pool(len(experiments), _receive, *received))
+            shared = stack.enter_context(_saved(data))
+            pool = stack.enter_context(process_pool(len(experiments), _receive, meters))
             pool.submit(os.getpid).result()
         except CANNOT_START as error:
             print(
@@ -1215,10 +1157,11 @@ def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> l
                 f'(A script needs if __name__ == "__main__": around this call.)'
             )
             return None
-        bars = [stack.enter_context(make_bar(e.label, None)) for e in experiments]
-        running = tasks = [
-            pool.submit(_fit_there, *task, directory) for task in enumerate(experiments)
+        tasks = [
+            pool.submit(_fit_there, i, e, shared, directory) for i, e in enumerate(experiments)
         ]
+        bars = [stack.enter_context(make_bar(e.label, None)) for e in experiments]
+        running = tasks
         try:
             while running:
                 done, running = wait(running, timeout=0.5)
@@ -1234,13 +1177,25 @@ def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> l
         return [pickle.loads(task.result()) for task in tasks]
 
 
-_received = {}
+@contextlib.contextmanager
+def _saved(data: Data) -> Iterator[Path]:
+    """A file of the data, which the processes map, so that it is in memory once."""
+    path = _beside(Path(tempfile.gettempdir()) / "lesson-data")
+    try:
+        with path.open("xb") as file:
+            torch.save(data, file)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def _receive(data: bytes, meters: list[_Meter]) -> None:
-    _received.update(data=pickle.loads(data), meters=meters)
+_meters: list[_Meter] = []  # in a worker
 
 
-def _fit_there(i: int, experiment: Experiment, directory) -> bytes:
-    run = _train(_received["meters"][i], experiment, _received["data"], directory, "cpu")
-    return pickle.dumps(run)
+def _receive(meters: list[_Meter]) -> None:
+    _meters.extend(meters)
+
+
+def _fit_there(i: int, experiment: Experiment, shared: Path, directory) -> bytes:
+    data = torch.load(shared, mmap=True, weights_only=False)
+    return pickle.dumps(_train(_meters[i], experiment, data, directory, "cpu"))  # by value

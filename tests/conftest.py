@@ -18,10 +18,14 @@ sys.path.insert(0, str(ROOT))
 
 import utils  # noqa: E402
 
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("MNIST_ROOT", "nowhere")) / "MNIST" / "raw").exists(),
-    reason="set MNIST_ROOT to a folder with MNIST",
-)
+
+def needs(root: str, kind: str):
+    there = (Path(os.environ.get(root, "nowhere")).expanduser() / kind / "raw").exists()
+    return pytest.mark.skipif(not there, reason=f"set {root} to a folder with {kind}")
+
+
+needs_mnist = needs("MNIST_ROOT", "MNIST")
+needs_fashion = needs("FASHION_ROOT", "FashionMNIST")
 
 posix_signals = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows ends a process that is sent a signal"

@@ -125,6 +125,7 @@ def test_an_interrupt_ends_the_pool_at_once():
 
 def test_each_run_has_a_bar_that_says_where_it_is(digits, monkeypatch):
     shown = io.StringIO()
+    monkeypatch.delenv("PROGRESS", raising=False)
     monkeypatch.setattr(utils.tqdm.auto, "tqdm", partial(tqdm.std.tqdm, file=shown))
     together(TWO, digits)
     for label in ("GN + L1 + L2", "BN + L1 + L2"):

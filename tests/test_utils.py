@@ -1,8 +1,9 @@
 """Data, training and plotting, against torchvision, SciPy, autograd and float64."""
 
+import contextlib
 import math
 import os
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import needs_mnist, same
+from conftest import needs_fashion, needs_mnist, same
 from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
 
@@ -387,6 +388,102 @@ def test_a_diverged_run_stops_with_epoch_step_and_cause(digits):
     assert len(error.value.history) == 0
     with pytest.raises(Diverged, match="penalty"):
         fit(Experiment(norm="none", l1=1e38, epochs=2), digits)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_last_step_that_ruins_the_weights_is_no_finished_epoch(digits, tmp_path, epochs):
+    one_step = utils.Data("one batch", digits.train[:64], digits.test)
+    with pytest.raises(Diverged, match="epoch 1, step 1"):
+        fit(Experiment(norm="none", lr=1e30, epochs=epochs), one_step, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------- what the model and torch are set to
+
+
+def test_prediction_leaves_every_module_in_its_mode(digits):
+    model = Net("BN")
+    model.features[1].eval()  # a frozen BN
+    modes = [module.training for module in model.modules()]
+    for images in (digits.test, Images(digits.test.x[:, :, :9], digits.test.y)):  # too small
+        with contextlib.suppress(ValueError):
+            utils.evaluate(model, images)
+        assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_is_trained_and_tested_in_it(digits, dtype):
+    experiment = replace(SHORT, epochs=1)
+    run = fit(experiment, digits, network=lambda: Net("GN").to(dtype))
+    assert {p.dtype for p in run.model.parameters()} == {dtype}
+    assert utils.predict(run.model, digits.test).dtype == dtype
+
+
+def test_torchs_defaults_do_not_matter(digits):
+    """The network of a float64 default is one; data, random numbers and results are the same."""
+    one = replace(SHORT, epochs=1)
+    before, batch = fit(one, digits), next(utils.batches(digits.train, one, 1))
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(next(utils.batches(digits.train, one, 1))[0], batch[0])
+        assert fit(one, digits).model.head.weight.dtype == torch.float64
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("meta")  # whatever is made there has no numbers in it
+        assert utils.load_data("digits").fingerprint()[:12] == "scikit-learn"
+        again = fit(one, digits)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert same(before, again)
+
+
+def test_images_carry_their_mean_and_standard_deviation(digits):
+    other = replace(digits.train, mean=0.286, std=0.353)
+    x = digits.train.x[:50].float() / 255
+    model, batch = Net("GN"), replace(SHORT, augment=False, batch_size=700)
+    torch.testing.assert_close(
+        utils.predict(model, other[:50]), utils.predict(model, other.to("cpu")[:50])
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(utils.predict(model, other[:50]), model((x - 0.286) / 0.353))
+    ((whole, _),) = utils.batches(other, batch, 1)
+    assert whole.mean().item() == pytest.approx(
+        (digits.train.x.float().mean().item() / 255 - 0.286) / 0.353, rel=1e-4
+    )
+
+
+@needs_fashion
+def test_fashion_has_its_own_constants():
+    data = utils.load_data("fashion")
+    x = data.train.x.double() / 255
+    assert (len(data.train), len(data.test)) == (60_000, 10_000)
+    assert (round(x.mean().item(), 4), round(x.std().item(), 4)) == (
+        data.train.mean,
+        data.train.std,
+    )
+    assert (data.test.mean, data.test.std) == (data.train.mean, data.train.std)
+
+
+def test_an_experiment_can_be_given_more_fields(digits):
+    @dataclass(frozen=True)
+    class Longer(Experiment):
+        steps: int = 3
+        norm: str = "GN"
+
+    assert replace(Longer(), steps=5, lr=np.float32(0.5)) == Longer(steps=5, lr=0.5)
+    with pytest.raises(ValueError, match="batch_size = 0"):
+        Longer(batch_size=0)
+
+
+def test_a_smoke_test_is_short_and_says_nothing_of_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SMOKE_TEST", "1")
+    data = utils.load_data("digits")
+    assert (len(data.train), len(data.test)) == (1_000, 300)
+    assert data.train.y.bincount().min() > 90
+    assert len(utils.split_validation(data).val) == 200
+    run = fit(Experiment("GN", epochs=20), data, tmp_path)
+    assert run.finished and len(run.history) == 3 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == ""
 
 
 # -------------------------------------------------------------------------------------- plots
