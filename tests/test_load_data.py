@@ -136,8 +136,8 @@ class Bad(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("how", ["HTML", "breaks off", "not HTTP", "redirect", "drips"])
-def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch, how):
+@pytest.mark.parametrize("hows", [["HTML", "breaks off", "not HTTP", "redirect"], ["drips"]])
+def test_after_bad_mirrors_comes_the_next(nothing_at_hand, mirror, monkeypatch, hows):
     events = {"asked": threading.Event(), "over": threading.Event()}
     wait = subprocess.Popen.wait
 
@@ -147,10 +147,12 @@ def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch,
             raise subprocess.TimeoutExpired(process.args, timeout)
         return wait(process, timeout)
 
-    if how == "drips":
+    if hows == ["drips"]:
         monkeypatch.setattr(subprocess.Popen, "wait", until_it_drips)
-    with serving(type("Bad", (Bad,), {"how": how, **events})) as url:
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url, mirror])
+    with contextlib.ExitStack() as stack:
+        bad = [type("Bad", (Bad,), {"how": how, **events}) for how in hows]
+        urls = [stack.enter_context(serving(handler)) for handler in bad]
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [*urls, mirror])
         data = utils.load_data()
         events["over"].set()
     assert (data.name, len(data.train)) == ("MNIST", 2)
