@@ -49,7 +49,7 @@ book-test: book
 	$(BIN)/python -m pytest -q docs/test_book.py
 
 $(READY): requirements.txt constraints.txt
-	$(PYTHON) -c "from backstage.machinery.setup import check_python; check_python()"
+	$(PYTHON) -c "from backstage.setup import check_python; check_python()"
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cpu)
 	$(BIN)/python -m pip install --quiet $(shell grep -E '^torch(vision)?==' constraints.txt) --index-url https://download.pytorch.org/whl/cpu

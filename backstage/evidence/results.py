@@ -14,15 +14,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
+from unittest.mock import patch
 
 import pandas as pd
 import torch
 import torchvision
 
 from backstage.evidence.grids import GRIDS, EvidenceError, Task, grid_named, sweep_data
+from backstage.evidence.sweep import processor
 from backstage.files import replacing
-from backstage.machinery.processor import processor
-from backstage.machinery.progress import quiet
 from utils import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
@@ -62,7 +62,7 @@ def make_row(task: Task) -> dict:
         row |= {"train_images": len(data.train), "test_images": len(data.test)}
         row |= {"fingerprint": data.fingerprint(), "status": "ok"}
         grid = GRIDS[task.grid]
-        with quiet():
+        with patch.dict(os.environ, {"PROGRESS": "none"}):  # no bar
             measured = grid.measure(grid.settings[task.setting], task.seed, data)
     except Exception as error:  # whatever it is, it is this run's; the others go on
         measured = {}

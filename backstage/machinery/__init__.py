@@ -1,1 +1,0 @@
-"""What the lesson runs on: files, progress bars, processes. Nothing here knows an Experiment."""
