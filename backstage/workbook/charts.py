@@ -2,154 +2,128 @@
 
 import itertools
 
-from backstage.workbook.grid import ROWS, WRONG, at, fixed
-from backstage.workbook.inputs import LISTS
-from backstage.workbook.reference import NORMS
-from backstage.workbook.sheet import Page
+from xlsxwriter.utility import xl_range_abs, xl_rowcol_to_cell
+
+from backstage.workbook.page import COLORS, NUMBER, TITLES, Page, shown
+from backstage.workbook.quantity import BESIDE
+from backstage.workbook.table import COMPUTED
 
 MARKERS = {"bn": "circle", "ln": "square", "gn": "triangle"}
-GREY, DARK = "#A9B2BB", "#2F3E4E"
-PIXEL_TOP, STEP_TOP, SET_TOP = 8, 28, 36  # the first row of each table
+GREY, DARK = "#8A949E", "#2F3E4E"
+PIXELS, STEPS, SETS = 7, 27, 35  # the rows above each table
+CHARTS = "Charts"
 
 
-def charts(page: Page, warning: tuple[str, str], first: Page) -> None:
-    """The tables and their charts; two of them go on the `first` sheet as well."""
-    page.cover("Charts", "They follow the channel to explain, which is chosen on the sheet "
-               "Illustration.", 20)  # fmt: skip
-    _pixels(page)
-    _steps(page)
-    _sets(page)
-    left = 11
-    page.sheet.insert_chart(at(5, left), _scatter(page, "xhat", "x̂"), {"object_position": 2})
-    page.sheet.insert_chart(at(5, left + 6), _scatter(page, "y", "y"), {"object_position": 2})
-    for k, title in enumerate(("mean μ", "variance σ²")):
-        chart = _lines(page, 3 + 2 * k, title)
-        page.sheet.insert_chart(at(20, left + 6 * k), chart, {"object_position": 2})
-    page.sheet.insert_chart(at(35, left), _bars(page), {"object_position": 2})
-    for k, (key, sign) in enumerate((("xhat", "x̂"), ("y", "y"))):
-        chart = _scatter(page, key, sign)
-        chart.set_size({"width": 490, "height": 205})
-        first.sheet.insert_chart(at(33 + 9 * k, 2), chart, {"object_position": 2, "y_offset": 4})
-    page.put(3, 2, f'=IF({warning[0]}="","","Illustration: "&{warning[0]})',
-             f"Illustration: {warning[1]}" if warning[1] else "", width=20, bold=True,
-             font_color=WRONG, align="left")  # fmt: skip
-    page.finish([1.5, 19, *[8] * 7, 2, *[9] * 12], rows=50, portrait=True, cut=10)
+def charts(page: Page) -> None:
+    """The tables and five charts."""
+    page.cover("Charts", "They follow the channel that is chosen on the sheet Illustration.  BN "
+               "takes a channel's pixels along one line; LN has a line for each image, GN for each "
+               "image and group: look for the clouds.")  # fmt: skip
+    said = f"channel {page.given.explain_channel}"
+    page.put("B4", '="channel "&explain_channel', said, bold=True, font_size=14)
+    _tables(page)
+    pixel_chart(page, "K5", "xhat", (470, 400))
+    pixel_chart(page, "Q5", "y", (470, 400))
+    _lines(page, "K26", 2, "running mean μ")
+    _lines(page, "Q26", 4, "running variance σ²")
+    _bars(page, "K42")
+    page.finish({"A:A": 12, "B:B": 150, "C:I": 70, "J:J": 20, "K:V": 80}, last_row=58)
 
 
-def _pick(cells: list[str]) -> str:
-    """The cell of the channel to explain."""
-    return f'IF(COUNT(explain_channel)=1,CHOOSE(explain_channel,{",".join(cells)}),"?")'
+def _pick(page: Page, name: str, *index: int | None) -> tuple[str, float | str]:
+    """A number on another sheet, as a formula and value; None stands for the chosen channel."""
+    q, chosen = COMPUTED[name], page.given.explain_channel - 1
+    ends = [[end if k is None else k for k in index] for end in (0, 3, chosen)]
+    first, last = q.cell(*ends[0], sheet=CHARTS), q.cell(*ends[1])
+    step = "explain_channel" if q.steps == BESIDE else "2*explain_channel-1"
+    formula = f"=INDEX({first}:{last},1,{step})" if None in index else f"={first}"
+    return formula, shown(page.values[name][tuple(ends[2])])
 
 
-def _pixels(page: Page) -> None:
-    """x, x̂ and y of the channel's 16 pixels under the three norms."""
-    page.bar(PIXEL_TOP - 3, 2, "The channel's pixels", 8)
-    page.put(PIXEL_TOP - 1, 2, '="channel "&explain_channel',
-             f"channel {page.values['explain_channel']}", bold=True, font_size=9)  # fmt: skip
-    columns = {3: "x"}
-    columns |= {4 + k: f"{n}_xhat" for k, n in enumerate(NORMS)}
-    columns |= {7 + k: f"{n}_y" for k, n in enumerate(NORMS)}
-    for column, text, width in ((3, "x", 1), (4, "x̂", 3), (7, "y", 3)):
-        page.put(PIXEL_TOP - 2, column, text, width=width, bold=True, font_size=9)
-    for column, quantity in columns.items():
-        norm = quantity.split("_")[0] if "_" in quantity else ""
-        page.bar(
-            PIXEL_TOP - 1, column, norm.upper(), 1, norm, font_size=9, align="center", indent=0
-        )
-        grid = page.grids["used_x" if column == 3 else quantity]
-        for k, (n, i, j) in enumerate(itertools.product(ROWS, (0, 1), (0, 1))):
-            cells = [grid.far(n, c, i, j) for c in ROWS]
-            page.number(PIXEL_TOP + k, column, f"chart_{quantity}", (k + 1,), _pick(cells))
-    for k, (n, pixel) in enumerate(itertools.product(ROWS, LISTS["explain_pixel"])):
-        page.note(PIXEL_TOP + k, 2, f"image {n}, {pixel}")
+def _table(page: Page, top: int, title: str, heads: tuple, rows: list, norm: str = "") -> None:
+    """A heading in row `top`, counted from 0, the columns' heads, and a label for each row."""
+    page.bar(xl_rowcol_to_cell(top - 2, 1), title, 8, norm)
+    for column, head in enumerate(heads, start=1):
+        page.put(xl_rowcol_to_cell(top - 1, column), head, bold=True, shrink=True)
+    for row, (label, *numbers) in enumerate(rows, start=top):
+        page.note(xl_rowcol_to_cell(row, 1), label)
+        for column, number in enumerate(numbers, start=2):
+            if number:
+                page.put(xl_rowcol_to_cell(row, column), *number, num_format=NUMBER, shrink=True)
 
 
-def _steps(page: Page) -> None:
-    """BN's running statistics of the channel at each step, beside the batch's."""
-    page.bar(STEP_TOP - 2, 2, "Batch norm's running statistics", 8, "bn")
-    heads = ("training steps", "running μ", "batch μ", "running σ²", "batch, ÷15")
-    for k, text in enumerate(heads):
-        page.put(STEP_TOP - 1, 2 + k, text, bold=True, font_size=9, shrink=True)
-    for step in range(4):
-        page.put(STEP_TOP + step, 2, step, font_size=9)
-        for column, key, new in ((3, "mean", "mean"), (5, "var", "unbiased")):
-            name = f"run_{key}_{step}" if step else f"before_{key}_1"
-            cells = [f"{name}_{c}" for c in ROWS]
-            page.number(STEP_TOP + step, column, f"chart_run_{key}", (step + 1,), _pick(cells))
-            if step:
-                cells = [f"batch_{new}_{step}_{c}" for c in ROWS]
-                page.number(STEP_TOP + step, column + 1, f"chart_batch_{key}", (step,),
-                            _pick(cells))  # fmt: skip
+def _tables(page: Page) -> None:
+    """The pixels of the chosen channel, BN's running statistics, the gradients' variances."""
+    names = ["used_x", *(f"{norm}_{key}" for key in ("xhat", "y") for norm in TITLES)]
+    heads = ["", "x", *(f"{norm.upper()} {sign}" for sign in ("x̂", "y") for norm in TITLES)]
+    rows = [(f"image {n + 1}, {('upper', 'lower')[i]} {('left', 'right')[j]}",
+             *(_pick(page, name, n, None, i, j) for name in names))
+            for n, i, j in itertools.product(range(4), range(2), range(2))]  # fmt: skip
+    _table(page, PIXELS, "The channel's pixels", heads, rows)
+    both = (("mean", "mean"), ("var", "unbiased"))
+    start = ((_pick(page, f"before_{key}", 0, None), None) for key, _ in both)
+    rows = [(0, *itertools.chain(*start))]
+    for k in range(3):
+        pairs = ((f"run_{key}", f"batch_{batch}") for key, batch in both)
+        rows.append((k + 1, *(_pick(page, name, k, None) for pair in pairs for name in pair)))
+    heads = ("training steps", "running μ", "batch μ", "running σ²", "batch ÷15")
+    _table(page, STEPS, "Batch norm's running statistics", heads, rows, "bn")
+    rows = []
+    for norm, k in itertools.product(TITLES, range(4)):
+        index = (k, None) if norm == "gn" else (k,)
+        pair = (_pick(page, f"{norm}_{key}_var", *index) for key in ("held", "dx"))
+        rows.append((f"{norm.upper()}, {'channel' if norm == 'bn' else 'image'} {k + 1}", *pair))
+    heads = ("GN: of the chosen channel", "h", "∂L/∂x")
+    _table(page, SETS, "Variance of the gradient over a set", heads, rows)
 
 
-def _sets(page: Page) -> None:
-    """The variance of h and of the full gradient, for four sets of each norm."""
-    page.bar(SET_TOP - 2, 2, "Variance of the gradient over a set", 8)
-    for column, text in ((3, "h"), (4, "∂ℓ/∂x")):
-        page.put(SET_TOP - 1, column, text, bold=True, font_size=9)
-    for k, (norm, one) in enumerate(itertools.product(NORMS, ROWS)):
-        where = f"channel {one}" if norm == "bn" else f"image {one}"
-        page.note(SET_TOP + k, 2, f"{norm.upper()}, {where}")
-        for column, key in ((3, "held_var"), (4, "dx_var")):
-            cells = [f"{norm}_{key}_{one}" + (f"_{c}" if norm == "gn" else "") for c in ROWS]
-            formula = _pick(cells) if norm == "gn" else cells[0]
-            page.number(SET_TOP + k, column, f"chart_{norm}_{key}", (one,), formula)
-    page.note(SET_TOP + 12, 2, "GN: the group that the channel to explain is in.", width=8)
+def _range(top: int, rows: int, column: int) -> str:
+    return f"={CHARTS}!{xl_range_abs(top, column, top + rows - 1, column)}"
 
 
-def _range(page: Page, column: int, top: int, rows: int) -> str:
-    return f"='{page.title}'!{fixed(at(top, column))}:{fixed(at(top + rows - 1, column))}"
+def _place(page: Page, cell: str, chart, title: str, across: str, up: str, size, alt: str) -> None:
+    """One look for all charts, and a description for those who cannot see it."""
+    small, line = {"size": 11, "bold": False}, {"color": "#DDE1E5"}
+    chart.set_title({"name": title, "name_font": {"size": 12}, "overlay": False})
+    axis = {"name_font": small, "num_font": small, "label_position": "low", "num_format": "General"}
+    chart.set_x_axis(axis | {"name": across})
+    chart.set_y_axis(axis | {"name": up, "major_gridlines": {"visible": True, "line": line}})
+    chart.set_legend({"position": "right", "font": {"size": 11}})
+    chart.set_size({"width": size[0], "height": size[1]})
+    page.sheet.insert_chart(cell, chart, {"object_position": 2, "description": alt, "y_offset": 3})
 
 
-def _dress(chart, title: str, across: str, up: str) -> None:
-    """One look for all charts."""
-    small = {"size": 9, "bold": False}
-    chart.set_title({"name": title, "name_font": {"size": 11, "bold": True}, "overlay": False})
-    grid = {"visible": True, "line": {"color": "#E3E6E9"}}
-    chart.set_x_axis({"name": across, "name_font": small, "num_font": small,
-                      "label_position": "low", "num_format": "General"})  # fmt: skip
-    chart.set_y_axis({"name": up, "name_font": small, "num_font": small, "major_gridlines": grid,
-                      "label_position": "low", "num_format": "General"})  # fmt: skip
-    chart.set_legend({"position": "right", "font": {"size": 9}})
-    chart.set_size({"width": 400, "height": 320})
-
-
-def _scatter(page: Page, key: str, sign: str):
+def pixel_chart(page: Page, cell: str, key: str, size: tuple[int, int]) -> None:
     """x against x̂ or y: BN takes all pixels of a channel along one line, LN and GN do not."""
     chart = page.book.add_chart({"type": "scatter"})
-    for k, norm in enumerate(NORMS):
-        color = {"color": f"#{NORMS[norm].color}"}
-        marker = {"type": MARKERS[norm], "size": 8 - k, "border": color | {"width": 1.5},
-                  "fill": {"none": True}}  # fmt: skip
-        chart.add_series({"name": norm.upper(), "marker": marker,
-                          "categories": _range(page, 3, PIXEL_TOP, 16),
-                          "values": _range(page, (4 if key == "xhat" else 7) + k, PIXEL_TOP,
-                                           16)})  # fmt: skip
-    _dress(chart, f"x → {sign} of the channel to explain", "x", sign)
-    return chart
+    for k, norm in enumerate(TITLES, start=3 if key == "xhat" else 6):
+        line = {"color": COLORS[norm], "width": 1.5}
+        marker = {"type": MARKERS[norm], "size": 7, "border": line, "fill": {"none": True}}
+        x, y = _range(PIXELS, 16, 2), _range(PIXELS, 16, k)
+        chart.add_series({"name": norm.upper(), "marker": marker, "categories": x, "values": y})
+    sign = "x̂" if key == "xhat" else "y"
+    alt = (f"{sign} against x for the 16 pixels of the chosen channel. Under BN they lie on one "
+           "line; under LN and GN each image has a line of its own.")  # fmt: skip
+    across, up = ("x", sign) if size[1] > 200 else ("", "")  # the title says it too
+    _place(page, cell, chart, f"x → {sign} of the chosen channel", across, up, size, alt)
 
 
-def _lines(page: Page, column: int, title: str):
-    """A running statistic over the steps, and the batches' own."""
+def _lines(page: Page, cell: str, column: int, title: str) -> None:
     chart = page.book.add_chart({"type": "line"})
-    steps = _range(page, 2, STEP_TOP, 4)
-    for name, right, color, dash in (("running", 0, f"#{NORMS['bn'].color}", "solid"),
-                                     ("of the batch", 1, GREY, "dash")):  # fmt: skip
-        look = {"color": color, "width": 2, "dash_type": dash}
+    series = (("running", column, COLORS["bn"], "solid"), ("batch", column + 1, GREY, "dash"))
+    for name, where, color, dash in series:
         dot = {"type": "circle", "size": 6, "border": {"color": color}, "fill": {"color": color}}
-        chart.add_series({"name": name, "categories": steps, "line": look, "marker": dot,
-                          "values": _range(page, column + right, STEP_TOP, 4)})  # fmt: skip
-    _dress(chart, f"Batch norm's {title}", "training steps", title)
-    return chart
+        line = {"color": color, "width": 2, "dash_type": dash}
+        chart.add_series({"name": name, "categories": _range(STEPS, 4, 1), "marker": dot,
+                          "values": _range(STEPS, 4, where), "line": line})  # fmt: skip
+    alt = f"The {title} of the chosen channel moves towards the batches' over three steps."
+    _place(page, cell, chart, f"Batch norm's {title}", "training steps", "", (470, 300), alt)
 
 
-def _bars(page: Page):
-    """The variance of h beside that of the full gradient."""
-    chart = page.book.add_chart({"type": "column"})
-    for column, name, color in ((3, "h: μ, σ held", GREY), (4, "∂ℓ/∂x in full", DARK)):
-        chart.add_series({"name": name, "categories": _range(page, 2, SET_TOP, 12),
-                          "values": _range(page, column, SET_TOP, 12),
-                          "fill": {"color": color}, "gap": 60})  # fmt: skip
-    _dress(chart, "Variance of the gradient over a set", "", "variance")
-    chart.set_size({"width": 800, "height": 320})
-    return chart
+def _bars(page: Page, cell: str) -> None:
+    chart, sets = page.book.add_chart({"type": "column"}), _range(SETS, 12, 1)
+    for column, name, color in ((2, "h: μ, σ constant", GREY), (3, "∂L/∂x in full", DARK)):
+        values, fill = _range(SETS, 12, column), {"color": color}
+        chart.add_series({"name": name, "categories": sets, "values": values, "fill": fill})
+    alt = "For each norm's sets, the full gradient varies less than with μ and σ held constant."
+    _place(page, cell, chart, "Variance of the gradient over a set", "", "", (940, 300), alt)

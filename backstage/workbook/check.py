@@ -1,98 +1,53 @@
-"""Compares a workbook with PyTorch, number by number, on its inputs and on others.
+"""Compares a workbook with PyTorch, number by number, on its own inputs and on others.
 
 On the inputs of one file a wrong formula may show a right number: with an ε typed in, say. So
-where LibreOffice is installed, copies of the file get inputs drawn at random and are recalculated.
+where LibreOffice is installed, copies of the file get other inputs and are recalculated.
 """
 
 import math
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from openpyxl import Workbook
-from openpyxl.formatting.formatting import ConditionalFormattingList
-from openpyxl.worksheet.cell_range import MultiCellRange
+import torch
+from openpyxl.cell import Cell
 
-from backstage.workbook.inputs import LISTS, UNDEFINED, InputError, Inputs, plain
-from backstage.workbook.reader import Reader
-from backstage.workbook.reference import reference
-from backstage.workbook.tolerance import allowances
+from backstage.workbook.expected import reference
+from backstage.workbook.given import LISTS, InputError, Inputs
+from backstage.workbook.reader import Reader, where
+from backstage.workbook.table import CELLS, COMPUTED
 
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity: its number of cells, the largest difference, what is allowed, and where."""
-
-    quantity: str
-    cells: int
-    difference: float  # absolute; inf where there is no number, or a number where nan belongs
-    allowed: float
-    where: str  # "Illustration!C18"
-    drawn: bool = False  # whether it is about inputs drawn at random, not the file's own
-
-    @property
-    def agrees(self) -> bool:
-        return self.difference <= self.allowed
+NOT_LOOKED_AT = "Not looked at: the charts, colours, texts and validation."
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """What `check` found; `str(report)` is the table, `report.agrees` the verdict."""
+    """What `check` found: `str(report)` in words, `report.agrees` the verdict."""
 
     inputs: Inputs
-    values: dict[str, np.ndarray]  # quantity -> the sheet's numbers, nan where there is none
-    expected: dict[str, np.ndarray]  # quantity -> PyTorch's
-    rows: list[Row]
-    stale: str = ""  # "", "missing" or "old": what was wrong with the values in the file
-    draws: int = 0  # how many random inputs were tried
-    typed_over: tuple[str, ...] = ()  # cells that hold a value where a formula was
+    draws: int = 0  # how many other inputs were tried
+    wrong: dict[str, str] = field(default_factory=dict)  # quantity -> where, and by how much
+    notes: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
-        return not self.typed_over and all(row.agrees for row in self.rows)
-
-    @property
-    def recalculated(self) -> bool:
-        return self.draws > 0
+        return not self.wrong
 
     def __str__(self) -> str:
-        lines = [f"{'quantity':<18}{'cells':>6}{'largest difference':>20}{'allowed':>10}   at"]
-        for row in self.rows:
-            gap = "no number" if math.isinf(row.difference) else f"{row.difference:.1e}"
-            end = "" if row.agrees else "  DIFFERS" + " (inputs drawn at random)" * row.drawn
-            lines.append(f"{row.quantity:<18}{row.cells:>6}{gap:>20}{row.allowed:>10.1e}   "
-                         f"{row.where:<20}{end}".rstrip())  # fmt: skip
-        return "\n".join([*lines, *self.notes(), self.verdict()])
-
-    def notes(self) -> list[str]:
-        """Sentences about the file itself."""
-        out = []
-        if self.stale:
-            out.append({
-                "missing": "The file has no values beside its formulas: the program that saved it "
-                "does not calculate. LibreOffice recalculated a copy.",
-                "old": "The file shows old values, not those of its formulas. LibreOffice "
-                "recalculated a copy.",
-            }[self.stale])  # fmt: skip
-        if self.draws:
-            out.append(f"Its formulas were also tried on {self.draws} sets of inputs drawn at "
-                       "random.")  # fmt: skip
-        if self.typed_over:
-            cells = ", ".join(self.typed_over[:5]) + (" ..." if len(self.typed_over) > 5 else "")
-            out.append(f"Values stand where formulas were, and will not follow: {cells}.")
-        return out
-
-    def verdict(self) -> str:
-        """The last line."""
-        total, wrong = sum(r.cells for r in self.rows), [r for r in self.rows if not r.agrees]
-        if wrong:
-            return f"Sheet and PyTorch differ in {len(wrong)} of {len(self.rows)} quantities."
-        if self.typed_over:
-            return f"{len(self.typed_over)} of {total} numbers cannot follow: type formulas again."
-        return f"{total} numbers: sheet and PyTorch agree."
+        lines = [f"{quantity:<18} {what}" for quantity, what in self.wrong.items()]
+        how = (f"Its formulas were recalculated, on its own inputs and on {self.draws} others."
+               if self.draws else "Only the numbers stored in the file were compared, since "
+               "LibreOffice is not installed: a wrong formula may still show a right number."
+               )  # fmt: skip
+        verdict = f"{CELLS:,} numbers: sheet and PyTorch agree."
+        if self.wrong:
+            verdict = (
+                f"Sheet and PyTorch differ in {len(self.wrong)} of {len(COMPUTED)} quantities."
+            )
+        return "\n".join([*lines, *self.notes, how, verdict, NOT_LOOKED_AT])
 
 
 def check(path: str | Path) -> Report:
@@ -101,116 +56,79 @@ def check(path: str | Path) -> Report:
     Raises InputError, one sentence with sheet and cell, for what cannot be computed with.
     """
     reader = Reader(Path(path))
-    inputs = reader.inputs()
-    expected = reference(inputs)
-    cells = {quantity: reader.quantity(quantity, want) for quantity, want in expected.items()}
-    over = [where for found in cells.values() for f, _, where in found if f.data_type != "f"]
-    numbers = (c for q, found in cells.items() if expected[q].dtype.kind == "f" for c in found)
-    missing = any(f.data_type == "f" and s.value is None for f, s, _ in numbers)
+    given = reader.inputs()
+    report = Report(given, wrong=reader.displaced())
+    stored = list(differences(reader, given))
+    missing = any("shows no value" in what for *_, what in stored)
     if soffice() is None:
         if missing:
-            raise InputError(
-                f"{Path(path).name} has formulas without values, because the program that saved it "
-                "does not calculate, so nothing can be said: open it in a spreadsheet program and "
-                "save it there, or install LibreOffice."
-            )
-        return compare(reader, inputs, typed_over=tuple(over))
-    draws = [drawn(seed) for seed in range(3)]
+            raise InputError(f"{Path(path).name} has formulas without values: open it in a "
+                             "spreadsheet program and save it there.")  # fmt: skip
+        report.wrong |= {quantity: what for quantity, _, what in reversed(stored)}
+        return report
+    others = draws()
+    for typed, copy in zip([given, *others], retyped(reader, [given, *others]), strict=True):
+        end = "" if typed is given else " (with other inputs)"
+        for quantity, _, what in differences(copy, typed):
+            report.wrong.setdefault(quantity, what + end)
+    report.draws = len(others)
+    if missing or stored and report.agrees:
+        report.notes.append("The file holds no values, or old ones: a copy was recalculated.")
+    return report
+
+
+def differences(reader: Reader, given: Inputs) -> Iterator[tuple[str, Cell, str]]:
+    """(quantity, cell, "Illustration!N17 shows 3.7, PyTorch has 3.5") for each that differs."""
+    expected = reference(given)
+    sizes = given.values() | expected
+    for name, want in expected.items():
+        scales = [sizes[key] for key in (name, COMPUTED[name].over) if key]
+        allowed = 1e-7 * max(1.0, *(s.nan_to_num(0, 0, 0).abs().max().item() for s in scales))
+        rows = zip(reader.cells[name], reader.shown(name), want.flatten().tolist(), strict=True)
+        for cell, value, number in rows:
+            if _gap(value, number) > allowed:
+                shows = "no value" if value is None else value
+                yield name, cell, f"{where(cell)} shows {shows}, PyTorch has {number:.6g}"
+
+
+def _gap(value, number: float) -> float:
+    """How far a cell is from PyTorch's number; 0 where PyTorch has none, for 0/0."""
+    if not math.isfinite(number):
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.inf
+    return abs(value - number)
+
+
+def draws() -> list[Inputs]:
+    """What learners may type: both signs, edges, one huge offset, a constant set beside others."""
+    found, signs = [], torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    for seed in range(6):
+        random = torch.Generator().manual_seed(seed)
+
+        def pixels(random=random):
+            return 1 + 2 * torch.randn(4, 4, 2, 2, generator=random, dtype=torch.float64)
+
+        typed = {q: pixels() for q in ("x", "next_x", "step2_x", "step3_x", "dy")}
+        for k, name in enumerate(("gamma", "beta", "add", "multiply")):
+            typed[name] = pixels().flatten()[:4].abs() * signs.roll(k + seed)
+        typed |= {q: LISTS[q][(seed + k) % len(LISTS[q])] for k, q in enumerate(LISTS)}
+        typed["eps"] = (0.5, 0.9, 0.1, 1e-3, 0.3, 0.7)[seed]
+        typed["momentum"] = (0.3, 1.0, 0.7, 0.0, 0.45, 0.85)[seed]
+        found.append(Inputs(**typed))
+    found[3].x[1] = found[3].next_x[:, 2] = 3.0  # one constant image; one constant channel
+    found[3].add[:] = 0
+    found[4].x[:, 1] += 1e6  # one huge offset
+    return found
+
+
+def retyped(reader: Reader, typed: list[Inputs]) -> list[Reader]:
+    """The workbook with each of these inputs typed in, recalculated in one start of LibreOffice."""
     with tempfile.TemporaryDirectory() as folder:
-        copies = recalculated(list(_copies(reader, [inputs, *draws], Path(folder))), Path(folder))
-        own, *others = (
-            compare(reader.showing(copy), given)
-            for copy, given in zip(copies, [inputs, *draws], strict=True)
-        )
-    stale = "missing" if missing else "old" if _moved(reader, own) else ""
-    rows = [max(same, key=_badness) for same in zip(own.rows, *_marked(others), strict=True)]
-    return Report(inputs, own.values, expected, rows, stale, len(draws), tuple(over))
-
-
-def compare(reader: Reader, inputs: Inputs, typed_over: tuple[str, ...] = ()) -> Report:
-    """The values that a workbook shows against PyTorch's for these inputs, by quantity."""
-    expected, rows, values = reference(inputs), [], {}
-    limits = allowances(inputs, expected)
-    for quantity, wanted in expected.items():
-        cells, limit = reader.quantity(quantity, wanted), limits[quantity].ravel()
-        shown = [cell.value for _, cell, _ in cells]
-        gaps = [_difference(value, want) for value, want in zip(shown, wanted.flat, strict=True)]
-        worst = max(range(len(gaps)), key=lambda k: (gaps[k] > limit[k], gaps[k]))
-        rows.append(Row(quantity, len(gaps), gaps[worst], limit[worst], cells[worst][2]))
-        numbers = [value if _is_number(value) else math.nan for value in shown]
-        values[quantity] = np.reshape(numbers, wanted.shape)
-    return Report(inputs, values, expected, rows, typed_over=typed_over)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _difference(shown, want) -> float:
-    """Absolute difference; the word for nan agrees with nan, a text only with itself."""
-    if isinstance(want, str):
-        return 0.0 if (shown or "") == want else math.inf
-    if math.isnan(want):
-        return 0.0 if shown == UNDEFINED else math.inf
-    return abs(shown - want) if _is_number(shown) and math.isfinite(shown) else math.inf
-
-
-def _badness(row: Row) -> tuple[bool, bool, float]:
-    """Orders reports on one quantity: wrong ones first, the file's own before drawn ones."""
-    return not row.agrees, not row.drawn, row.difference
-
-
-def _marked(reports: list[Report]) -> list[list[Row]]:
-    return [[Row(**{**vars(row), "drawn": True}) for row in report.rows] for report in reports]
-
-
-def _moved(reader: Reader, report: Report) -> bool:
-    """Whether recalculating changed a number by more than rounding."""
-    limits = allowances(report.inputs, report.expected)
-    return any(
-        _difference(cell.value, new) > 2 * limit
-        for quantity, array in report.values.items() if report.expected[quantity].dtype.kind == "f"
-        for (_, cell, _), new, limit in zip(reader.quantity(quantity, array), array.flat,
-                                            limits[quantity].flat, strict=True)
-    )  # fmt: skip
-
-
-def drawn(seed: int) -> Inputs:
-    """Inputs drawn at random, of a size at which every term of every formula counts."""
-    rng = np.random.default_rng(seed)
-    pixels = {q: rng.normal(1, 2, (4, 4, 2, 2)) for q in ("x", "next_x", "step2_x", "step3_x")}
-    choices = {q: rng.choice(LISTS[q]).item() for q in LISTS if q.startswith("explain")}
-    choices["explain_norm"] = LISTS["explain_norm"][seed % 3]
-    return Inputs(
-        **pixels, **choices, dy=rng.normal(0.5, 1, (4, 4, 2, 2)), add=rng.normal(0, 2, 4),
-        multiply=rng.uniform(0.5, 2, 4), gamma=rng.uniform(0.5, 2, 4), beta=rng.normal(1, 1, 4),
-        eps=rng.uniform(0.1, 1), groups=(1, 4, 2)[seed % 3], momentum=rng.uniform(0.2, 0.8),
-    )  # fmt: skip
-
-
-def _copies(reader: Reader, typed: list[Inputs], folder: Path):
-    """The workbook with each of these inputs typed in, bare; the reader's formulas are used up."""
-    bare(reader.formulas)
-    for k, inputs in enumerate(typed):
-        for quantity, array in inputs.quantities().items():
-            for (cell, *_), value in zip(reader.quantity(quantity, array), array.flat, strict=True):
-                cell.value = plain(value)
-        path = folder / f"typed{k}.xlsx"
-        try:
-            reader.formulas.save(path)
-        except Exception as error:  # openpyxl cannot write all that it reads
-            raise InputError("The workbook cannot be copied: save it again in a spreadsheet "
-                             "program as .xlsx.") from error  # fmt: skip
-        yield path
-
-
-def bare(book: Workbook) -> Workbook:
-    """The same workbook without what takes most of the time in a copy and changes no number."""
-    for sheet in book.worksheets:
-        sheet.conditional_formatting = ConditionalFormattingList()
-        sheet.merged_cells = MultiCellRange()
-        sheet._charts, sheet._images = [], []  # openpyxl has no other way to take them out
-    return book
+        paths = [Path(folder) / f"{k}.xlsx" for k in range(len(typed))]
+        for path, given in zip(paths, typed, strict=True):
+            reader.save(path, given)
+        return [reader.showing(copy) for copy in recalculated(paths, Path(folder) / "out")]
 
 
 def soffice() -> str | None:
@@ -218,33 +136,18 @@ def soffice() -> str | None:
     return shutil.which("soffice") or shutil.which("libreoffice")
 
 
-ALWAYS_RECALCULATE = """<?xml version="1.0" encoding="UTF-8"?>
-<oor:items xmlns:oor="http://openoffice.org/2001/registry">
-<item oor:path="/org.openoffice.Office.Calc/Formula/Load">
-<prop oor:name="OOXMLRecalcMode" oor:op="fuse"><value>0</value></prop></item>
-</oor:items>"""
+def recalculated(paths: list[Path], folder: Path) -> list[Path]:
+    """Copies, in `folder`, of workbooks without values, as LibreOffice calculates and saves them.
 
-
-def recalculated(paths: list[Path], folder: Path, kind: str = "xlsx") -> list[Path]:
-    """Copies of workbooks with all formulas recalculated by LibreOffice, in one start of it.
-
-    `folder` is a temporary folder for the copies and a profile of their own, so that an open
-    LibreOffice is not disturbed.
+    It gets a profile of its own, so that an open LibreOffice is not disturbed.
     """
-    for name in ("in", "out", "profile/user"):
-        (folder / name).mkdir(parents=True)
-    (folder / "profile/user/registrymodifications.xcu").write_text(ALWAYS_RECALCULATE)
-    copies = [folder / "in" / f"{k}.xlsx" for k in range(len(paths))]
-    for path, copy in zip(paths, copies, strict=True):
-        shutil.copyfile(path, copy)
-    profile = f"-env:UserInstallation={(folder / 'profile').resolve().as_uri()}"
-    command = [soffice(), profile, "--headless", "--convert-to", kind]
-    out = [folder / "out" / f"{copy.stem}.{kind}" for copy in copies]
+    profile = f"-env:UserInstallation={(folder.resolve() / 'profile').as_uri()}"
+    command = [soffice(), profile, "--headless", "--convert-to", "xlsx", "--outdir", folder, *paths]
     try:
-        subprocess.run([*command, "--outdir", folder / "out", *copies], capture_output=True,
-                       timeout=120 + 5 * len(paths), check=True)  # fmt: skip
+        subprocess.run(command, capture_output=True, timeout=120 + 5 * len(paths), check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError("LibreOffice could not recalculate a copy of the workbook.") from error
-    if not all(path.exists() for path in out):
+    copies = [folder / path.name for path in paths]
+    if not all(copy.exists() for copy in copies):
         raise InputError("LibreOffice wrote no recalculated copy of the workbook.")
-    return out
+    return copies

@@ -13,18 +13,13 @@ from s6_model import AXES, make_norm
 NORMS = ("bn", "ln", "gn")
 
 
-def over_sets(norm: str, x: Tensor, groups: int, statistic) -> Tensor:
-    """`statistic(x, dims)` of the set that image n and channel c belong to, (N, C)."""
-    split = x.view(4, groups, 4 // groups, 2, 2)
-    return statistic(split, AXES[norm.upper()]).expand(4, groups, 4 // groups, 1, 1).reshape(4, 4)
-
-
-def mean(x: Tensor, dims) -> Tensor:
-    return x.mean(dims, keepdim=True)
-
-
-def variance(x: Tensor, dims) -> Tensor:
-    return x.var(dims, correction=0, keepdim=True)
+def mean_and_variance(norm: str, x: Tensor, groups: int) -> list[Tensor]:
+    """μ and the population σ² of the set that image n and channel c belong to, (N, C) each."""
+    split, dims = x.view(4, groups, 4 // groups, 2, 2), AXES[norm.upper()]
+    var, mean = torch.var_mean(split, dims, correction=0, keepdim=True)
+    constant = split.amax(dims, keepdim=True) == split.amin(dims, keepdim=True)
+    both = mean, torch.where(constant, 0.0, var)  # where rounding leaves 1e-33
+    return [stat.expand(4, groups, 4 // groups, 1, 1).reshape(4, 4) for stat in both]
 
 
 def named(norm: str, stat: Tensor) -> Tensor:
@@ -45,23 +40,35 @@ def layer(norm: str, given: Inputs, affine: bool = True) -> nn.Module:
 
 def forward(norm: str, x: Tensor, given: Inputs) -> dict[str, Tensor]:
     """Statistics and outputs, (N, C, H, W) -> mean, var, xhat, y."""
-    xhat, y = (layer(norm, given, affine)(x).detach() for affine in (False, True))
-    stats = [named(norm, over_sets(norm, x, given.groups, f)) for f in (mean, variance)]
-    return {"mean": stats[0], "var": stats[1], "xhat": xhat, "y": y}
+    mu, var = mean_and_variance(norm, x, given.groups)
+    out = {"mean": named(norm, mu), "var": named(norm, var)}
+    for key, affine in (("xhat", False), ("y", True)):
+        out[key] = defined(layer(norm, given, affine)(x).detach(), var + given.eps)
+    return out
+
+
+def defined(array: Tensor, squared: Tensor) -> Tensor:
+    """The array with nan where the square of what it was divided by, (N, C) or (C,), is 0."""
+    return array.masked_fill((squared == 0)[..., None, None].expand_as(array), torch.nan)
 
 
 def backward(norm: str, given: Inputs, xhat: Tensor) -> dict[str, Tensor]:
     """Gradients by autograd; `held` is what dx would be if μ and σ were constants."""
     x, made = given.used_x.requires_grad_(), layer(norm, given)
     made(x).backward(given.dy)
-    root = (over_sets(norm, x.detach(), given.groups, variance) + given.eps).sqrt()
-    held = given.gamma.view(1, 4, 1, 1) * given.dy / root.view(4, 4, 1, 1)
+    squared = mean_and_variance(norm, x.detach(), given.groups)[1] + given.eps
+    held = given.gamma.view(1, 4, 1, 1) * given.dy / squared.sqrt().view(4, 4, 1, 1)
     out = {"held": held, "pull": held * xhat, "dx": x.grad}
+    out = {key: defined(array, squared) for key, array in out.items()}
     for key, array in list(out.items()):
-        for name, statistic in (("mean", mean), ("var", variance)):
-            out[f"{key}_{name}"] = named(norm, over_sets(norm, array, given.groups, statistic))
+        pair = mean_and_variance(norm, array, given.groups)
+        out |= {
+            f"{key}_{name}": named(norm, s) for name, s in zip(("mean", "var"), pair, strict=True)
+        }
     del out["pull_var"]
-    return out | {"dgamma": made.weight.grad, "dbeta": made.bias.grad}
+    undefined = xhat.isnan().any(3).any(2).any(0)
+    out["dgamma"] = made.weight.grad.masked_fill(undefined, torch.nan)
+    return out | {"dbeta": made.bias.grad}
 
 
 def running(given: Inputs) -> dict[str, Tensor]:
@@ -78,8 +85,10 @@ def running(given: Inputs) -> dict[str, Tensor]:
         for key, value in row.items():
             steps.setdefault(key, []).append(value)
     out = {key: torch.stack(value) for key, value in steps.items()}
-    x = given.used_x
-    return out | {"eval_xhat": bare.eval()(x).detach(), "eval_y": bn.eval()(x).detach()}
+    for key, made in (("eval_xhat", bare), ("eval_y", bn)):
+        y = made.eval()(given.used_x).detach()
+        out[key] = defined(y, bn.running_var + given.eps)
+    return out
 
 
 def explained(given: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,8 +96,11 @@ def explained(given: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:
     norm, groups = given.explain_norm.lower(), given.groups
     n, c = given.explain_image - 1, given.explain_channel - 1
     i, j = divmod(LISTS["explain_pixel"].index(given.explain_pixel), 2)
-    size = {"bn": 16, "ln": 16, "gn": 16 // groups}[norm]
-    out = {"explain_size": torch.tensor(float(size)), "explain_x": given.used_x[n, c, i, j]}
+    rows, columns = {"bn": (8, 2), "ln": (2, 8), "gn": (2, 8 // groups)}[norm]
+    box = {"set_row": 2 * n // rows * rows + 1, "set_column": 2 * c // columns * columns + 1,
+           "set_rows": rows, "set_columns": columns, "explain_size": rows * columns}  # fmt: skip
+    out = {key: torch.tensor(float(value)) for key, value in box.items()}
+    out["explain_x"] = given.used_x[n, c, i, j]
     at = {"bn": (c,), "ln": (n,), "gn": (n, c)}[norm]
     out |= {f"explain_{key}": found[f"{norm}_{key}"][at] for key in ("mean", "var")}
     return out | {f"explain_{key}": found[f"{norm}_{key}"][n, c, i, j] for key in ("xhat", "y")}

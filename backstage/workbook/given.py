@@ -19,60 +19,40 @@ class InputError(ValueError):
 
 
 def pixels(rows: str) -> Tensor:
-    """Eight lines of eight numbers, as they stand in the sheet -> (N, C, H, W) in float64."""
-    grid = [[float(number) for number in line.split()] for line in rows.strip().splitlines()]
-    return torch.tensor(grid, dtype=torch.float64).reshape(4, 2, 4, 2).transpose(1, 2).contiguous()
+    """Four images, the upper row of every channel and then the lower -> (N, C, H, W)."""
+    numbers = torch.tensor([float(number) for number in rows.split()], dtype=torch.float64)
+    return numbers.view(4, 2, 4, 2).transpose(1, 2).contiguous()
 
 
 X = pixels("""
-     7  1   7  3  11  7   5  1
-     1  3   9  1  13  9   3 -1
-     6  4  11 11  14 12   7  4
-     5  5   9 13  19 19  12  9
-     1  2   2  2   5  4  -3 -3
-     0  1   4  4   1  2  -2 -4
-     4  2   4  0  11  6   0  1
-     4  2   2 -2  17 10   5 -2
+     7   1   7   3  11   7   5   1      1   3   9   1  13   9   3  -1
+     6   4  11  11  14  12   7   4      5   5   9  13  19  19  12   9
+     1   2   2   2   5   4  -3  -3      0   1   4   4   1   2  -2  -4
+     4   2   4   0  11   6   0   1      4   2   2  -2  17  10   5  -2
 """)
 NEXT_X = pixels("""
-     2 -1   1  0   4  2  -1 -4
-     0  3  -2  1   3  7   2 -1
-     5  3   2  4   8  6   1  0
-     4  8   6  4  12 10   3  4
-     0  1   0 -1   2  1  -2 -1
-     1 -2   1  0   1  0  -1 -4
-    -3  3  -4  2   0  9  -8  2
-     6  2   5 -3   8 -1   4 -6
+     2  -1   1   0   4   2  -1  -4      0   3  -2   1   3   7   2  -1
+     5   3   2   4   8   6   1   0      4   8   6   4  12  10   3   4
+     0   1   0  -1   2   1  -2  -1      1  -2   1   0   1   0  -1  -4
+    -3   3  -4   2   0   9  -8   2      6   2   5  -3   8  -1   4  -6
 """)
 STEP2_X = pixels("""
-     5  3   8  4   9 12   1  3
-     4  2   6 10  14 11   4  0
-     2  1   3  5   7  4  -2  1
-     3  6   4  2   8  9   2 -1
-     8  6  12  9  15 18   6  8
-     5  7  10 13  20 17   9  5
-     0  2   1  4   6  3  -4 -1
-     1  1   3  0   2  5  -3 -2
+     5   3   8   4   9  12   1   3      4   2   6  10  14  11   4   0
+     2   1   3   5   7   4  -2   1      3   6   4   2   8   9   2  -1
+     8   6  12   9  15  18   6   8      5   7  10  13  20  17   9   5
+     0   2   1   4   6   3  -4  -1      1   1   3   0   2   5  -3  -2
 """)
 STEP3_X = pixels("""
-     3  0   2  5   8 10  -2  2
-     1  4   6  3  12  9   3  1
-     7  5  10  7  13 16   8  4
-     6  9  12 11  18 14   5  7
-     2  2   1  3   4  2  -1 -3
-     0  1   4  2   3  6  -2  0
-     5 -1   8 -2  15  5   6 -4
-     3  4   0  6   7 12   1  3
+     3   0   2   5   8  10  -2   2      1   4   6   3  12   9   3   1
+     7   5  10   7  13  16   8   4      6   9  12  11  18  14   5   7
+     2   2   1   3   4   2  -1  -3      0   1   4   2   3   6  -2   0
+     5  -1   8  -2  15   5   6  -4      3   4   0   6   7  12   1   3
 """)
 DY = pixels("""
-     1  0   2 -1   0  1  -2  1
-     0  2   1  0  -1  0   1  0
-    -1  1   0  2   1 -2   0  1
-     1  0  -1  1   0  1   2 -1
-     0 -1   1  0   2  1   1  0
-     2  1   0 -2  -1  0   0  1
-     1  0  -1  1   0  2   1 -1
-    -2  1   1  0   1 -1   0  2
+     1   0   2  -1   0   1  -2   1      0   2   1   0  -1   0   1   0
+    -1   1   0   2   1  -2   0   1      1   0  -1   1   0   1   2  -1
+     0  -1   1   0   2   1   1   0      2   1   0  -2  -1   0   0   1
+     1   0  -1   1   0   2   1  -1     -2   1   1   0   1  -1   0   2
 """)
 
 
@@ -128,3 +108,14 @@ RANGES = {"eps": (0, LIMIT), "momentum": (0, 1)}  # all other inputs: -LIMIT to 
 def inputs() -> Inputs:
     """The delivered ones: x, gamma, beta, eps, groups and more, as float64 tensors and numbers."""
     return Inputs()
+
+
+def allowed(name: str) -> str:
+    """What an input has to be, in words: "a number from 0 to 1", "1, 2 or 4"."""
+    if name in LISTS:
+        *first, last = map(str, LISTS[name])
+        return f"{', '.join(first)} or {last}"
+    if name == "eps":
+        return f"0, or a number from {TINY:G} to {LIMIT:,.0f}"
+    low, high = (f"{limit:,.0f}" for limit in RANGES.get(name, (-LIMIT, LIMIT)))
+    return f"a number from {low} to {high}"

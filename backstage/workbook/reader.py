@@ -1,214 +1,166 @@
-"""Reads a workbook that anybody may have made: known names only, and never more than it may hold.
-
-Whatever is wrong with a file comes out as `InputError`, one sentence that says what to do.
-"""
+"""Reads a workbook that a person may have edited: by the names of its cells."""
 
 import copy
-import io
-import itertools
-import math
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from datetime import date
 from pathlib import Path
-from xml.etree.ElementTree import fromstring, iterparse
 
-import numpy as np
+import torch
 from openpyxl import load_workbook
-from openpyxl.utils import range_boundaries
+from openpyxl.formatting.formatting import ConditionalFormattingList
+from openpyxl.utils.datetime import to_excel
+from openpyxl.worksheet.cell_range import MultiCellRange
 
-from backstage.workbook.inputs import LIMIT, LISTS, RANGES, InputError, Inputs, allowed, names
+from backstage.workbook.given import LIMIT, LISTS, RANGES, TINY, InputError, Inputs, allowed
+from backstage.workbook.quantity import Quantity
+from backstage.workbook.table import INPUTS, QUANTITIES
 
-SHAPES = {key: value.shape for key, value in Inputs().quantities().items()}
-UNPACKED, CELLS = 16_000_000, 60_000  # bytes and cells; the workbook has a tenth of either
-AFRESH = "start from a freshly built workbook"
+AFRESH = "start again from a freshly built workbook"
 
 
 class Reader:
-    """A workbook opened for reading: once for its formulas, once for the values it shows."""
+    """A workbook opened twice: for its formulas, and for the values it shows."""
 
     def __init__(self, path: Path):
-        data = _read(path)
+        _refuse(path)
         try:
-            _bounded(path.name, data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of parts that openpyxl does not know
-                self.formulas = load_workbook(io.BytesIO(data))
-                self.shown = load_workbook(io.BytesIO(data), data_only=True)
-        except InputError:
-            raise
+                self.formulas = load_workbook(path)
+                self.values = load_workbook(path, data_only=True)
         except Exception as error:  # openpyxl raises whatever it stumbles over
-            raise InputError(
-                f"{path.name} is damaged: part of it cannot be read. Open it in a spreadsheet "
-                "program, which may repair it, and save it as .xlsx again."
-            ) from error
-        self.found: dict[str, list] = {}  # name -> its cells' places, once they were looked up
+            told = "is damaged: open it in a spreadsheet program and save it as .xlsx again."
+            raise InputError(f"{path.name} {told}") from error
+        self.cells = {name: self._cells(q) for name, q in QUANTITIES.items()}
 
-    def showing(self, path: Path) -> "Reader":
-        """The same workbook, with the values that a recalculated copy of it shows."""
-        other = copy.copy(self)
-        other.shown = load_workbook(path, data_only=True)
-        return other
+    def _cells(self, q: Quantity) -> list:
+        """The cells of a quantity's numbers, in the order of its array."""
+        found = {}
+        for name, indices in q.names().items():
+            if name not in self.formulas.defined_names:
+                raise InputError(f"This is not the lesson's workbook, or it lost the name {name}: "
+                                 f"{AFRESH}.")  # fmt: skip
+            try:
+                ((sheet, area),) = self.formulas.defined_names[name].destinations
+                cells = self.formulas[sheet.replace("''", "'")][area]
+                rows = cells if isinstance(cells, tuple) else ((cells,),)
+                found |= dict(zip(indices, [c for row in rows for c in row], strict=True))
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(f"The name {name} leads nowhere, or to another number of cells: "
+                                 f"{AFRESH}.") from error  # fmt: skip
+        return [found[index] for index in q.indices()]
 
-    def cells(self, name: str, count: int):
-        """The cells of a name, row by row, as (formula cell, value cell, "Sheet!C9")."""
-        if name not in self.found:
-            self.found[name] = self._look_up(name, count)
-        return [(cell, self.shown[sheet].cell(cell.row, cell.column), f"{sheet}!{cell.coordinate}")
-                for sheet, cell in self.found[name]]  # fmt: skip
-
-    def _look_up(self, name: str, count: int) -> list:
-        if name not in self.formulas.defined_names:
-            raise InputError(f"The name {name} is missing: {AFRESH}.")
-        try:
-            ((sheet, area),) = self.formulas.defined_names[name].destinations
-            sheet = sheet.replace("''", "'")
-            left, top, right, bottom = range_boundaries(area)
-            formulas = self.formulas[sheet]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"The name {name} points nowhere: {AFRESH}.") from error
-        if None in (left, top, right, bottom):
-            raise InputError(f"The name {name} is about whole rows or columns: {AFRESH}.")
-        size = (right - left + 1) * (bottom - top + 1)
-        if size != count:
-            raise InputError(f"The name {name} ({sheet}!{area.replace('$', '')}) has {size:,} "
-                             f"cells, not {count}: {AFRESH}.")  # fmt: skip
-        places = itertools.product(range(top, bottom + 1), range(left, right + 1))
-        return [(sheet, formulas.cell(*at)) for at in places]
-
-    def quantity(self, quantity: str, array: np.ndarray) -> list:
-        """All cells of a quantity, in the order of its array's elements."""
-        size = 4 if array.ndim == 4 else 1
-        return [cell for name, _ in names(quantity, array) for cell in self.cells(name, size)]
+    def shown(self, name: str) -> list:
+        """The values of a quantity's cells."""
+        return [self.values[cell.parent.title][cell.coordinate].value for cell in self.cells[name]]
 
     def inputs(self) -> Inputs:
         """What is typed in; InputError, with sheet and cell, for anything that is not allowed."""
         found = {}
-        for quantity, shape in SHAPES.items():
-            cells = self.quantity(quantity, np.empty(shape))
-            found[quantity] = np.reshape([_typed(quantity, *cell) for cell in cells], shape)
-        return Inputs(**{k: v if v.ndim else v.item() for k, v in found.items()} | {
-            k: int(found[k]) for k in ("groups", "explain_image", "explain_channel")})  # fmt: skip
+        for name, q in INPUTS.items():
+            cells = zip(self.shown(name), self.cells[name], strict=True)
+            numbers = [_typed(name, value, where(cell)) for value, cell in cells]
+            array = torch.tensor(numbers, dtype=torch.float64).view(q.shape) if q.shape else None
+            found[name] = numbers[0] if array is None else array
+        return Inputs(**found)
+
+    def displaced(self) -> dict[str, str]:
+        """Quantities whose names lead away from what a person sees: quantity -> what is wrong.
+
+        Whoever inserts a row moves all names below it alike. A name that leaves its row or column
+        alone, or leads to a hidden cell, was moved by hand.
+        """
+        votes, wrong = {}, {}
+        moves = [(name, (cell.parent.title, axis, was), now)
+                 for name, q in QUANTITIES.items()
+                 for index, cell in zip(q.indices(), self.cells[name], strict=True)
+                 for axis, was, now in zip("rc", q.place(*index), (cell.row, cell.column),
+                                           strict=True)]  # fmt: skip
+        for _, line, now in moves:
+            votes.setdefault(line, Counter())[now] += 1
+        for name, line, now in moves:
+            if votes[line].most_common(1)[0][0] != now:
+                wrong[name] = "a name was moved away from its number"
+        for name, cells in self.cells.items():
+            hidden = [where(cell) for cell in cells if _hidden(cell)]
+            wrong |= {name: f"{hidden[0]} is hidden"} if hidden else {}
+        return wrong
+
+    def save(self, path: Path, given: Inputs) -> None:
+        """A copy with these inputs, without what takes time and changes no number."""
+        for name, value in given.values().items():
+            numbers = value.flatten().tolist() if isinstance(value, torch.Tensor) else [value]
+            for cell, number in zip(self.cells[name], numbers, strict=True):
+                cell.value = number
+        for sheet in self.formulas.worksheets:
+            sheet.conditional_formatting = ConditionalFormattingList()
+            sheet.merged_cells = MultiCellRange()
+            sheet._charts, sheet._images = [], []  # openpyxl has no other way to take them out
+        self.formulas.save(path)
+
+    def showing(self, path: Path) -> "Reader":
+        """The same workbook with the values of a recalculated copy."""
+        other = copy.copy(self)
+        other.values = load_workbook(path, data_only=True)
+        return other
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a file that is an .xlsx, as far as its first bytes tell."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a workbook in it.")
-    if not path.exists():
-        raise InputError(f"There is no file {path}.")
-    if not path.is_file():
-        raise InputError(f"{path} is no ordinary file: give the name of a workbook (.xlsx).")
-    try:
-        if path.stat().st_size > UNPACKED:
-            raise InputError(f"{path.name} is too large to be this workbook: {AFRESH}.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    if not data:
-        raise InputError(f"{path.name} is empty: {AFRESH}.")
-    if data.startswith(b"\xd0\xcf\x11\xe0"):  # the container of old and of encrypted files
-        if "EncryptedPackage".encode("utf-16-le") in data:
-            raise InputError(f"{path.name} has a password: save it as .xlsx without one.")
-        raise InputError(f"{path.name} is in the old format .xls: save it as .xlsx.")
-    if not data.startswith(b"PK"):
-        kind = path.suffix.lower() or "no workbook"
-        kind = "text, not a workbook" if kind == ".xlsx" else kind
-        raise InputError(f"{path.name} is {kind}: open it in a spreadsheet program and save it "
-                         "as .xlsx.")  # fmt: skip
-    return data
+def where(cell) -> str:
+    """Illustration!N17, for messages."""
+    return f"{cell.parent.title}!{cell.coordinate}"
 
 
-def _bounded(name: str, data: bytes) -> None:
-    """Refuses, before anything is unpacked for good, what would take too long or too much."""
-    too_large = InputError(f"{name} holds far more than this workbook: remove your own sheets, "
-                           f"or {AFRESH}.")  # fmt: skip
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        parts = archive.infolist()
-        if any(part.flag_bits & 1 for part in parts):
-            raise InputError(f"{name} has a password: save it as .xlsx without one.")
-        if sum(part.file_size for part in parts) > UNPACKED:
-            raise too_large
-        inside = archive.namelist()
-        if "mimetype" in inside or "xl/workbook.xml" not in inside:
-            other = ".ods" if "mimetype" in inside else "another kind of file"
-            other = ".xlsb" if "xl/workbook.bin" in inside else other
-            raise InputError(f"{name} is {other}: open it in a spreadsheet program and save it "
-                             "as .xlsx.")  # fmt: skip
-        sheets = [p for p in inside if p.startswith("xl/worksheets/") and p.endswith(".xml")]
-        count = 0
-        for part, size, bad in _sizes_of(archive, sheets):
-            if bad:
-                raise InputError(f"{_title(archive, part)}!{bad}, which nothing can be "
-                                 "computed with: type a number there.")  # fmt: skip
-            count += size
-            if count > CELLS:
-                raise too_large
+def _hidden(cell) -> bool:
+    sheet = cell.parent
+    columns = (d for d in sheet.column_dimensions.values() if d.min <= cell.column <= d.max)
+    rows = sheet.row_dimensions
+    return (sheet.sheet_state != "visible" or cell.row in rows and rows[cell.row].hidden
+            or any(d.hidden for d in columns))  # fmt: skip
 
 
-def _sizes_of(archive: zipfile.ZipFile, sheets: list[str]) -> Iterator[tuple[str, int, str]]:
-    """What ``_sizes`` finds in each of the sheets, with the sheet."""
-    for part in sheets:
-        with archive.open(part) as file:
-            for size, bad in _sizes(file):
-                yield part, size, bad
-
-
-def _sizes(file) -> Iterator[tuple[int, str]]:
-    """For each element of a sheet the number of cells it stands for, and what cannot be read."""
-    for _, element in iterparse(file):
-        tag = element.tag.rpartition("}")[2]
-        if tag == "c":
-            value = "".join(v.text or "" for v in element if v.tag.endswith("}v")).strip()
-            bad = element.get("t", "n") == "n" and value.lower().lstrip("+-")[:3] in ("nan", "inf")
-            yield 1, f"{element.get('r')} holds {value}" if bad else ""
-        elif tag in ("mergeCell", "hyperlink") and ":" in element.get("ref", ""):
-            left, top, right, bottom = (k or 2**20 for k in range_boundaries(element.get("ref")))
-            yield (abs(right - left) + 1) * (abs(bottom - top) + 1), ""
-        if tag != "v":  # which its cell still needs
-            element.clear()
-
-
-def _title(archive: zipfile.ZipFile, part: str) -> str:
-    """The name of the sheet that a part of the file holds."""
-    book = fromstring(archive.read("xl/workbook.xml"))
-    links = fromstring(archive.read("xl/_rels/workbook.xml.rels"))
-    (key,) = [link.get("Id") for link in links if part.endswith(link.get("Target").lstrip("/"))]
-    return next(sheet.get("name") for sheet in book.iter() if key in sheet.attrib.values())
-
-
-def _typed(quantity: str, formula, shown, where: str):
-    """The number or the choice in an input cell, or a sentence about what stands there instead."""
-    value, wanted = shown.value, f"type {allowed(quantity)} there"
-    if formula.data_type == "f" and value is None:
-        raise InputError(f"{where} holds a formula without its value: {wanted}.")
+def _typed(name: str, value, place: str) -> float | int | str:
+    """The value of an input cell; InputError for anything that is not allowed there."""
+    wanted, (low, high) = f"type {allowed(name)}", RANGES.get(name, (-LIMIT, LIMIT))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None:
-        raise InputError(f"{where} is empty: {wanted}.")
-    if shown.data_type == "e" or str(value).startswith("#"):
-        raise InputError(f"{where} shows the error {value}: {wanted}.")
-    choices = LISTS.get(quantity, ())
-    if choices and isinstance(choices[0], str):
-        for choice in choices:
-            if str(value).casefold() == choice.casefold():
-                return choice
-        raise InputError(f'{where} holds "{str(value)[:40]}": {wanted}.')
-    return _number(quantity, value, where, wanted)
+        told = "is empty"
+    elif isinstance(value, date):
+        told = f"holds a date ({value:%d %B %Y}, which counts as {to_excel(value):,.0f})"
+    elif name in LISTS and not isinstance(value, bool) and value in LISTS[name]:
+        return type(LISTS[name][0])(value)
+    elif name in LISTS or not number:
+        told = f"({name}) holds {value}"
+    elif not low <= value <= high or name == "eps" and 0 < value < TINY:
+        told = f"({name}) is {value:g}"
+    else:
+        return float(value)
+    raise InputError(f"{place} {told}: {wanted}.")
 
 
-def _number(quantity: str, value, where: str, wanted: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        kind = {bool: "a truth value", str: "text"}.get(type(value), "a date or another kind")
-        raise InputError(f'{where} holds "{str(value)[:40]}", which is {kind}, not a number: '
-                         f"{wanted}.")  # fmt: skip
-    low, high = RANGES.get(quantity, (-LIMIT, LIMIT))
-    if not math.isfinite(value):
-        raise InputError(f"{where} holds {value}, which nothing can be computed with: {wanted}.")
-    fits = value in LISTS[quantity] if quantity in LISTS else low <= value <= high
-    if not fits:
-        raise InputError(f"{where} ({quantity}) is {value:g}: {wanted}.")
-    return float(value)
-
-
-def read_inputs(path: str | Path) -> Inputs:
-    """The inputs of a workbook; InputError, with sheet and cell, for anything that is not one."""
-    return Reader(Path(path)).inputs()
+def _refuse(path: Path) -> None:
+    """One sentence for a file that is no .xlsx."""
+    again = "open it in a spreadsheet program and save it as .xlsx"
+    told, data, book = "", path.read_bytes() if path.is_file() else b"", b""
+    if zipfile.is_zipfile(path) if data else False:
+        with zipfile.ZipFile(path) as archive:
+            book = (
+                archive.read("xl/workbook.xml") if "xl/workbook.xml" in archive.namelist() else b""
+            )
+    if path.name.startswith("~$"):
+        told = f"is only Excel's note that the workbook is open: check {path.name[2:]}"
+    elif not path.is_file():
+        told = "does not exist: give the name of a workbook"
+    elif data.startswith(b"\xd0\xcf\x11\xe0"):
+        told = f"is an old .xls, or has a password: {again}, without a password"
+    elif not data.startswith(b"PK"):
+        told = f"is not an Excel workbook: {again}"
+    elif not zipfile.is_zipfile(path):
+        told = "is cut off: download or copy it again"
+    elif not book:
+        told = f"is another kind of file (.ods?): {again}"
+    elif b"purl.oclc.org/ooxml" in book:
+        told = "is a Strict Open XML workbook: save it as .xlsx, Excel's usual kind"
+    if told:
+        raise InputError(f"{path.name} {told}.")

@@ -1,158 +1,130 @@
-"""What the sheet does by itself: it refuses nonsense, says where, and shows sets and changes."""
+"""What the sheet does by itself: it refuses nonsense, says what is wrong, and shows GN's sets."""
 
-import itertools
-from collections.abc import Callable
+import torch
+from xlsxwriter.utility import xl_range, xl_rowcol_to_cell
 
-import numpy as np
+from backstage.workbook import page as pages
+from backstage.workbook.given import LIMIT, LISTS, RANGES, TINY, allowed
+from backstage.workbook.quantity import CHANNELS, Quantity
+from backstage.workbook.table import INPUTS, MAIN
 
-from backstage.workbook.grid import (
-    BASELINE,
-    DASHED,
-    MEDIUM,
-    MOVED,
-    PAPER,
-    ROWS,
-    SCRATCH,
-    THIN,
-    WRONG,
-    Grid,
-    at,
-    lines,
-    outline,
-    place,
-    span,
-)  # fmt: skip
-from backstage.workbook.inputs import LIMIT, LISTS, RANGES, UNDEFINED, allowed
-from backstage.workbook.reference import NORMS
+GROUPS = {MAIN: "$I$19"}  # rules on other sheets go by the name, as every program lets them
+LABELS = {"x": "", "next_x": "layer N+1: ", "step2_x": "step 2: ", "step3_x": "step 3: ",
+          "dy": "∂L/∂y: ", "multiply": "× image", "add": "+ channel", "gamma": "γ", "beta": "β",
+          "eps": "ε", "explain_norm": "norm", "explain_image": "image",
+          "explain_channel": "channel", "explain_pixel": "pixel"}  # fmt: skip
+GREY = {"bg_color": "#F2F2F2", "font_color": "#A6A6A6"}
+RED = {"bg_color": "#C00000", "font_color": "#FFFFFF"}
+LIT = {"bn": "#56B4E9", "ln": "#F5B93A", "gn": "#4CC39C"}  # the explained pixel's set
 
 
-def validate(page, area: str, quantity: str, prompt: str = "") -> None:
-    """Data validation: a program refuses anything else, and says what it wants.
-
-    What gets past it, by pasting or deleting, turns red.
-    """
-    wanted = allowed(quantity)
+def validate(sheet, q: Quantity) -> None:
+    """A program refuses anything else, and says what it wants; pasting gets past it."""
+    if q.formula:
+        return
+    wanted = allowed(q.name)
     rule = {"ignore_blank": False, "error_title": "Not possible here",
             "error_message": f"Type {wanted}."}  # fmt: skip
-    if prompt:
-        rule |= {"input_title": prompt[:32], "input_message": wanted[0].upper() + wanted[1:] + "."}
-    if quantity in LISTS:
-        rule |= {"validate": "list", "source": list(LISTS[quantity])}
+    if q.name in LISTS:
+        rule |= {"validate": "list", "source": list(LISTS[q.name])}
     else:
-        low, high = RANGES.get(quantity, (-LIMIT, LIMIT))
+        low, high = RANGES.get(q.name, (-LIMIT, LIMIT))
         rule |= {"validate": "decimal", "criteria": "between", "minimum": low, "maximum": high}
-    page.sheet.data_validation(area, rule)
-    look = {"bg_color": WRONG, "font_color": PAPER, "bold": True}
-    page.rule(area, f"{unfit(area.split(':')[0], quantity)}=1", 1, **look)
+    for index in [(0, 0, 0, 0)] if q.tiles else q.indices():
+        sheet.data_validation(q.area() if q.tiles else q.cell(*index), rule)
 
 
-def unfit(cell: str, quantity: str) -> str:
-    """A formula: 1 where an input is not what it has to be, otherwise 0."""
-    if quantity in LISTS:
-        quoted = (f'"{x}"' if isinstance(x, str) else x for x in LISTS[quantity])
-        kind = "ISTEXT" if isinstance(LISTS[quantity][0], str) else "ISNUMBER"
-        fits = f"OR({','.join(f'{cell}={x}' for x in quoted)})"
-    else:
-        low, high = RANGES.get(quantity, (-LIMIT, LIMIT))
-        kind, fits = "ISNUMBER", f"AND({cell}>={low:.0f},{cell}<={high:.0f})"
-    return f"IF({kind}({cell}),IF({fits},0,1),1)"
+def complaints(title: str) -> str:
+    """A formula: what is wrong with a sheet's inputs, in words, and with the first sheet's."""
+    own = [_complaint(q) for q in INPUTS.values() if q.sheet == title]
+    if title != MAIN:
+        own.insert(0, f'IF({MAIN}!$B$3="","","{MAIN}: "&{MAIN}!$B$3)')
+    return f'_xlfn.TEXTJOIN("  ·  ",TRUE,{",".join(own)})'
 
 
-def warn(page, row: int, width: int, hats: list[str], before=("", "")) -> tuple[str, str]:
-    """One line that names the first input that is wrong, or says why there is 0/0.
-
-    Args:
-        hats: the quantities on this sheet that are divided by σ.
-        before: the cell and the text of the warning of the sheet that this one depends on.
-
-    Returns the cell, as 'Illustration'!B5, and its text.
-    """
-    columns = [SCRATCH + 2 + k for k in range(3)]
-    for k, (cell, quantity) in enumerate(page.typed, start=1):
-        for column, value in zip(columns, (cell, allowed(quantity)), strict=False):
-            page.put(k, column, value)
-        page.put(k, columns[2], "=" + unfit(cell, quantity), 0)
-    where, wanted, flags = (span(1, column, len(page.typed), 1) for column in columns)
-    first = f"MATCH(1,{flags},0)"
-    sentence = (
-        f'INDEX({where},{first})&" has to be "&INDEX({wanted},{first})'
-        '&". What depends on it shows ?."'
-    )
-    zero = (f"{UNDEFINED}: a variance is 0 and ε is 0, so there is nothing to divide by "
-            "(PyTorch gives nan). Type a positive ε.")  # fmt: skip
-    text = zero if any(np.isnan(page.values[q]).any() for q in hats) else ""
-    undefined = "+".join(f'COUNTIF({page.grids[q].area()},"{UNDEFINED}")' for q in hats)
-    calm = f'IF({undefined}>0,"{zero}","")'
-    if before[0]:
-        calm = f'IF({before[0]}<>"","Illustration: "&{before[0]},{calm})'
-        text = f"Illustration: {before[1]}" if before[1] else text
-    cell = page.put(row, 2, f"=IF(SUM({flags})>0,{sentence},{calm})", text, width=width, bold=True,
-                    font_color=WRONG, align="left", indent=1)  # fmt: skip
-    return f"'{page.title}'!{cell}", text
+def _complaint(q: Quantity) -> str:
+    """A formula: one input's part of it."""
+    label = LABELS.get(q.name, q.name)
+    if q.tiles:
+        return _first_wrong(q, label)
+    cells = [q.cell(*index) for index in q.indices()]
+    if len(cells) > 1:
+        area = f"{cells[0]}:{cells[-1]}"
+        return f'IF(COUNT({area})=4,"","{label} needs four numbers")'
+    said = f'"{label} has to be {allowed(q.name)}"'
+    if q.name in LISTS:
+        options = ",".join(f'"{x}"' if isinstance(x, str) else str(x) for x in LISTS[q.name])
+        return f'IF(ISNUMBER(MATCH({q.name},{{{options}}},0)),"",{said})'
+    low, high = (f"{limit:G}" for limit in RANGES[q.name])
+    fits = f"AND({q.name}>={low},{q.name}<={high})"
+    if q.name == "eps":
+        fits = f"OR(eps=0,AND(eps>={TINY:G},eps<={high}))"
+    return f'IF(ISNUMBER({q.name}),IF({fits},"",{said}),{said})'
 
 
-def frame(page, norm: str, grid: Grid) -> None:
-    """Lines around each set of BN or LN, which stay where they are."""
-    for n, c, i, j in itertools.product(ROWS, ROWS, (0, 1), range(grid.span)):
-        sides = outline(norm, 1, grid, n, c, i, j)
-        page.line(grid.cell(n, c, i, j), sides, MEDIUM, NORMS[norm].color)
+def _first_wrong(q: Quantity, label: str) -> str:
+    """A formula: "63 of 64 numbers: image 2, channel 3 is empty", or nothing."""
+    area, (row, column) = q.area(), q.place(0, 0, 0, 0)
+    where = (f'"image "&INT((ROW({area})-{row - 1})/2)&", channel "'
+             f"&INT((COLUMN({area})-{column - 1})/2)")  # fmt: skip
+    kind = f'IF(ISBLANK({area})," is empty"," is no number")'
+    each = f'_xlfn.TEXTJOIN("; ",TRUE,IF(ISNUMBER({area}),"",{where}&{kind}))'
+    return f'IF(COUNT({area})=64,"","{label}"&COUNT({area})&" of 64 numbers: "&LEFT({each},60))'
 
 
-Mark = tuple[Callable[[str], str], dict]  # a condition for a cell, and the format where it holds
+def _rule(page, areas: str, formula: str, style: dict, stop: bool = False) -> None:
+    """A format for cells, "C9:D10 C12:D13", where the formula for the first of them holds."""
+    page.sheet.conditional_format(areas.split()[0], {
+        "type": "formula", "criteria": f"={formula}", "format": page.book.add_format(style),
+        "multi_range": areas, "stop_if_true": stop})  # fmt: skip
 
 
-def follow(page, grids: list[Grid], norm: str, when: str, marks: list[Mark], hide=False) -> None:
-    """Lines around a norm's sets that follow what is chosen: conditional formats.
-
-    Where two conditional formats hold for a cell, some programs draw the first only; so the lines
-    come with each mark too. The first grid has to be the one furthest up and left.
-
-    Args:
-        when: the condition under which this norm's sets are shown, or "".
-        hide: whether a number that its group shows already is left out.
-    """
-    for groups in (1, 2, 4) if norm == "gn" else (1,):
-        now = [when] * bool(when) + [f"{page.mirror('groups')}={groups}"] * (norm == "gn")
-        alike: dict[tuple, list[str]] = {}
-        for grid in grids:
-            for n, c, i, j in itertools.product(ROWS, ROWS, (0, 1), range(grid.span)):
-                twice = hide and (c - 1) % (4 // groups) != 0
-                key = (outline(norm, groups, grid, n, c, i, j), twice)
-                alike.setdefault(key, []).append(grid.cell(n, c, i, j))
-        for (sides, twice), cells in alike.items():
-            look = lines(sides, DASHED if norm == "gn" else THIN, NORMS[norm].color)
-            look |= {"num_format": ";;;"} if twice else {}
-            for k, (condition, style) in enumerate([*marks, (lambda _: "", {})]):
-                test = ",".join([*now, condition(cells[0])]).rstrip(",")
-                page.rule(" ".join(cells), f"AND({test})", 3 + k, **look, **style)
+def _areas(q: Quantity) -> str:
+    """The ranges of a quantity's cells, and no others."""
+    if q.tiles:
+        return q.area()
+    rows = {}
+    for index in q.indices():
+        row, column = q.place(*index)
+        rows.setdefault(row, []).append(column)
+    return " ".join(xl_range(row, columns[0], row + q.size[0] - 1, columns[-1] + q.size[1] - 1)
+                    for row, columns in rows.items())  # fmt: skip
 
 
-def has_moved(page) -> Mark:
-    """Numbers that differ from those the sheet was delivered with."""
+def follow(page, q: Quantity) -> None:
+    """Grey where an input is wrong; the explained set lights up; GN's shades follow `groups`."""
+    top, left = q.place(*[0] * len(q.shape))
+    area = _areas(q)
+    if q.formula:
+        _rule(page, area, '$B$3<>""', GREY, stop=True)
+    elif isinstance(page.given.values()[q.name], (torch.Tensor, float)):
+        _rule(page, area, f"NOT(ISNUMBER({xl_rowcol_to_cell(top, left)}))", RED, stop=True)
+    if q.name == "used_x":
+        _explained(page, q, area)
+    if q.norm == "gn" and q.steps != CHANNELS:
+        _boxes(page, q, area, top, left)
 
-    def condition(cell: str) -> str:
-        row, column = place(cell)
-        base = at(row, column + BASELINE)
-        numbers, far = f"COUNT({cell},{base})=2", f"ABS({cell}-{base})>1E-9*ABS({base})+1E-12"
-        there = f'{page.mirror("show_moved")}="on",{base}<>""'
-        return f"AND({there},IF({numbers},{far},{cell}<>{base}))"
 
-    return condition, {"font_color": MOVED, "bold": True}
+def _explained(page, q: Quantity, area: str) -> None:
+    row, column = q.place(0, 0, 0, 0)
+    here, across = f"ROW()-{row}", f"COLUMN()-{column}"
+    inside = f"{here}>=$C$24,{here}<$C$24+$H$24,{across}>=$F$24,{across}<$F$24+$J$24"
+    chosen = (f'{here}=2*$D$23-(LEFT($H$23,5)="upper"),'
+              f'{across}=2*$F$23-(RIGHT($H$23,4)="left")')  # fmt: skip
+    _rule(page, area, f"AND({chosen})", {"bg_color": pages.SLATE, "font_color": "#FFFFFF"}, True)
+    for norm, color in LIT.items():
+        style = {"bg_color": color, "font_color": "#000000"}
+        _rule(page, area, f'AND($C$23="{norm.upper()}",{inside})', style, True)
 
 
-def baseline(page) -> None:
-    """Freezes every number beside itself, in hidden columns, and marks those that move."""
-    rows, columns = zip(*page.tracked, strict=True)
-    for row, column in page.tracked:
-        value, shown, _ = page.cells[row, column]
-        page.put(row, column + BASELINE, value if shown is None else shown)
-    first = at(min(rows), min(columns))
-    area = f"{first}:{at(max(rows), max(columns))}"
-    condition, style = has_moved(page)
-    page.rule(area, condition(first), 6, **style)
-    # Small numbers in three characters; what rounding leaves of an exact 0 as 0.
-    size = f"ABS({first})"
-    page.rule(area, f"IF(ISNUMBER({first}),AND({first}<>0,{size}<1E-14))", 2,
-              num_format='"0"')  # fmt: skip
-    page.rule(area, f"IF(ISNUMBER({first}),AND({size}<0.0005,{size}>=1E-14))", 2,
-              num_format="0.0E+0")  # fmt: skip
+def _boxes(page, q: Quantity, area: str, top: int, left: int) -> None:
+    """GN's sets in two shades, like a chessboard; a number that its group shows already hides."""
+    groups, wide = GROUPS.get(page.title, 'INDIRECT("groups")'), 2 if q.tiles else 1
+    image, channel = f"INT((ROW()-{top + 1})/2)", f"(COLUMN()-{left + 1})/{wide}"
+    dark = f"MOD({image}+INT({channel}*{groups}/4),2)=1"
+    light, darker = pages.SHADES["gn"]
+    if not q.tiles:
+        again = f"MOD({channel},4/{groups})>0"
+        _rule(page, area, f"AND({again},{dark})", {"bg_color": darker, "font_color": darker}, True)
+        _rule(page, area, again, {"font_color": light}, True)
+    _rule(page, area, dark, {"bg_color": darker})

@@ -1,0 +1,183 @@
+"""The table of quantities: for each its name, place, shape and formula.
+
+The sheets are written from it, the names of the cells come from it, and `check` reads by it.
+`expected.reference` has PyTorch's numbers under the same names.
+"""
+
+import math
+import re
+
+from backstage.workbook.expected import NORMS
+from backstage.workbook.given import Inputs
+from backstage.workbook.quantity import ALL, BESIDE, CHANNELS, IMAGES, PIXELS, STEPS, Quantity
+
+MAIN, NEXT, RUNNING, GRADIENTS = "Illustration", "Layer N+1", "Train and eval", "Gradients"
+WIDE = (1, 2)  # two columns, as wide as a channel
+
+INPUTS = (
+    Quantity("x", MAIN, "C8", PIXELS),
+    Quantity("multiply", MAIN, "K8", IMAGES, size=(2, 1)),
+    Quantity("add", MAIN, "C16", CHANNELS, size=WIDE),
+    Quantity("gamma", MAIN, "C17", CHANNELS, size=WIDE),
+    Quantity("beta", MAIN, "C18", CHANNELS, size=WIDE),
+    Quantity("eps", MAIN, "C19", size=WIDE),
+    Quantity("groups", MAIN, "I19", size=WIDE),
+    Quantity("explain_norm", MAIN, "C23"),
+    Quantity("explain_image", MAIN, "D23", size=WIDE),
+    Quantity("explain_channel", MAIN, "F23", size=WIDE),
+    Quantity("explain_pixel", MAIN, "H23", size=(1, 3)),
+    Quantity("next_x", MAIN, "AC8", PIXELS, norm="gn"),
+    Quantity("momentum", RUNNING, "C4", size=WIDE),
+    Quantity("step2_x", RUNNING, "L8", PIXELS, norm="bn"),
+    Quantity("step3_x", RUNNING, "U8", PIXELS, norm="bn"),
+    Quantity("dy", GRADIENTS, "C7", PIXELS),
+)
+
+# The fields of a formula, for a number of image n and channel c: {N} and {C} are these, {S} the end
+# of its statistics' names, {norm} its norm. {dy} is a quantity's cell of the same index, {its y}
+# that of its norm's y. {set x} are the cells of x that the norm takes together, {channel x} those
+# of a channel, {all x} all; {K} is the training step, {K-1} the one before.
+BY_NORM = (  # name after the norm's, sheet, places under BN, LN and GN, formula, what it is over
+    ("mean", MAIN, "N16 V8 W8", "AVERAGE({set used_x})", "used_x"),
+    ("var", MAIN, "N17 V9 W9", "VARP({set used_x})", ""),
+    ("xhat", MAIN, "N22 W22 AF22", "({used_x}-{norm}_mean_{S})/SQRT({norm}_var_{S}+eps)", ""),
+    ("y", MAIN, "N33 W33 AF33", "gamma_{C}*{its xhat}+beta_{C}", ""),
+    ("held", GRADIENTS, "L7 U7 AE7", "gamma_{C}*{dy}/SQRT({norm}_var_{S}+eps)", ""),
+    ("held_mean", GRADIENTS, "L15 AC7 AM7", "AVERAGE({set its held})", "held"),
+    ("held_var", GRADIENTS, "L16 AC8 AM8", "VARP({set its held})", ""),
+    ("pull", GRADIENTS, "L18 U18 AE18", "{its held}*{its xhat}", "held"),
+    ("pull_mean", GRADIENTS, "L26 AC18 AM18", "AVERAGE({set its pull})", "held"),
+    ("dx", GRADIENTS, "L28 U28 AE28",
+     "{its held}-{norm}_held_mean_{S}-{its xhat}*{norm}_pull_mean_{S}", "held"),
+    ("dx_mean", GRADIENTS, "L36 AC28 AM28", "ROUND(AVERAGE({set its dx}),12)", "held"),
+    ("dx_var", GRADIENTS, "L37 AC29 AM29", "VARP({set its dx})", ""),
+    ("dgamma", GRADIENTS, "L38 U38 AE38", "SUMPRODUCT({channel dy},{channel its xhat})", "dy"),
+    ("dbeta", GRADIENTS, "L39 U39 AE39", "SUM({channel dy})", ""),
+)  # fmt: skip
+NEXT_BY_NORM = (
+    ("mean", MAIN, "AC16 AK8 AL8", "AVERAGE({set next_x})", "next_x"),
+    ("var", MAIN, "AC17 AK9 AL9", "VARP({set next_x})", ""),
+    ("xhat", NEXT, "C8 L8 U8", "({next_x}-next_{norm}_mean_{S})/SQRT(next_{norm}_var_{S}+eps)", ""),
+    ("y", NEXT, "C19 L19 U19", "gamma_{C}*{its xhat}+beta_{C}", ""),
+)
+BATCHES = (  # name, place of training step 1, formula; before the first step stands a number
+    ("before_mean", "C17", "run_mean_{K-1}_{C}"),
+    ("before_var", "C18", "run_var_{K-1}_{C}"),
+    ("batch_mean", "C19", "AVERAGE({channel step{K}_x})"),
+    ("batch_var", "C20", "VARP({channel step{K}_x})"),
+    ("batch_unbiased", "C21", "VAR({channel step{K}_x})"),
+    ("run_mean", "C22", "(1-momentum)*before_mean_{K}_{C}+momentum*batch_mean_{K}_{C}"),
+    ("run_var", "C23", "(1-momentum)*before_var_{K}_{C}+momentum*batch_unbiased_{K}_{C}"),
+)
+START = {"before_mean": "0", "before_var": "1"}  # as nn.BatchNorm2d starts
+OTHERS = (
+    Quantity("used_x", MAIN, "N8", PIXELS, "multiply_{N}*{x}+add_{C}", "gn", number="General"),
+    Quantity("step1_x", RUNNING, "C8", PIXELS, "{used_x}", "bn", number="General"),
+    Quantity("eval_xhat", RUNNING, "C28", PIXELS,
+             "({used_x}-run_mean_3_{C})/SQRT(run_var_3_{C}+eps)", "bn"),
+    Quantity("eval_y", RUNNING, "L28", PIXELS, "gamma_{C}*{eval_xhat}+beta_{C}", "bn"),
+    Quantity("train_y", RUNNING, "U28", PIXELS, "{bn_y}", "bn"),
+    Quantity("eval_gap", RUNNING, "U37", (), "SQRT(SUMXMY2({all eval_y},{all train_y})/64)",
+             size=WIDE),
+)  # fmt: skip
+SET = "OFFSET(N8,set_row-1,set_column-1,set_rows,set_columns)"
+PIXEL = ('INDEX({all used_x},2*explain_image-(LEFT(explain_pixel,5)="upper"),'
+         '2*explain_channel-(RIGHT(explain_pixel,4)="left"))')  # fmt: skip
+GAMMA, BETA = (f"INDEX(C{row}:J{row},1,2*explain_channel-1)" for row in (17, 18))
+PANEL = (  # name, place, formula, rows and columns
+    ("set_row", "C24", "set_rows*INT((2*explain_image-2)/set_rows)+1", (1, 1)),
+    ("set_column", "F24", "set_columns*INT((2*explain_channel-2)/set_columns)+1", (1, 1)),
+    ("set_rows", "H24", 'IF(explain_norm="BN",8,2)', (1, 1)),
+    ("set_columns", "J24", 'IF(explain_norm="BN",2,IF(explain_norm="LN",8,8/groups))', (1, 1)),
+    ("explain_size", "K24", "set_rows*set_columns", (1, 1)),
+    ("explain_x", "K23", PIXEL, (1, 1)),
+    ("explain_mean", "J25", f"AVERAGE({SET})", (2, 2)),
+    ("explain_var", "J27", f"VARP({SET})", (4, 2)),
+    ("explain_xhat", "J31", "(explain_x-explain_mean)/SQRT(explain_var+eps)", WIDE),
+    ("explain_y", "J32", f"{GAMMA}*explain_xhat+{BETA}", WIDE),
+)
+
+
+def _by_norm(row: tuple, k: int, norm: str, prefix: str = "") -> Quantity:
+    """One norm's quantity of a row of `BY_NORM`."""
+    name, sheet, places, formula, over = row
+    steps, size = PIXELS, (1, 1)
+    if name in ("dgamma", "dbeta"):
+        steps, size = CHANNELS, WIDE
+    elif name.endswith(("mean", "var")):
+        steps = {"bn": CHANNELS, "ln": IMAGES, "gn": BESIDE}[norm]
+        size = WIDE if norm == "bn" else (2, 1) if name == "pull_mean" else (1, 1)
+    over = f"{norm}_{over}" if over == "held" else over
+    return Quantity(f"{prefix}{norm}_{name}", sheet, places.split()[k], steps, formula, norm, over,
+                    size)  # fmt: skip
+
+
+def _panel(name: str, at: str, formula: str, size: tuple[int, int]) -> Quantity:
+    number = {"explain_size": '"= "0', "explain_x": "General"}.get(
+        name, "0" if "set_" in name else ""
+    )
+    over = "used_x" if name == "explain_mean" else ""
+    return Quantity(name, MAIN, at, (), formula, "", over, size, number)
+
+
+def _all() -> list[Quantity]:
+    """In the order in which `check` reports."""
+    found = [OTHERS[0]]
+    for prefix, rows in (("", BY_NORM), ("next_", NEXT_BY_NORM)):
+        found += [_by_norm(row, k, norm, prefix) for k, norm in enumerate(NORMS) for row in rows]
+    found += [_panel(*row) for row in PANEL]
+    for name, at, formula in BATCHES:
+        over = "step1_x" if name.endswith("mean") else ""
+        found.append(Quantity(name, RUNNING, at, STEPS, formula, "bn", over, WIDE))
+    return [*found, *OTHERS[1:]]
+
+
+COMPUTED = {q.name: q for q in _all()}
+INPUTS = {q.name: q for q in INPUTS}
+QUANTITIES = INPUTS | COMPUTED
+CELLS = sum(math.prod(q.shape) for q in COMPUTED.values())
+assert set(INPUTS) == set(Inputs().values())
+
+
+def members(norm: str, grid: Quantity, n: int, c: int, sheet: str) -> str:
+    """The cells that a norm averages together with image n, channel c; GN's follow `groups`."""
+    if norm == "bn":
+        return grid.area(ALL, (c, c), sheet)
+    if norm == "ln":
+        return grid.area((n, n), ALL, sheet)
+    pair = c // 2 * 2
+    one, two, four = (grid.area((n, n), k, sheet) for k in (ALL, (pair, pair + 1), (c, c)))
+    return f"CHOOSE(groups,{one},{two},NA(),{four})"
+
+
+def formula(q: Quantity, index: tuple[int, ...]) -> str:
+    """The formula of one number of a quantity, with its fields filled in."""
+    n = 0 if q.steps in (CHANNELS, STEPS) else index[0] if index else 0
+    c = 0 if q.steps == IMAGES or not index else index[1] if q.tiles else index[-1]
+    step = index[0] if q.steps == STEPS else 0
+    if step == 0 and q.name in START:
+        return START[q.name]
+    ends = {"bn": f"{c + 1}", "ln": f"{n + 1}", "gn": f"{n + 1}_{c + 1}", "": ""}
+    numbers = {
+        "N": n + 1,
+        "C": c + 1,
+        "S": ends[q.norm],
+        "K": step + 1,
+        "K-1": step,
+        "norm": q.norm,
+    }
+    prefix = "next_" if q.name.startswith("next_") else ""
+
+    def fill(found: re.Match) -> str:
+        *how, name = found[1].split()
+        if name in numbers and not how:
+            return str(numbers[name])
+        grid = QUANTITIES[f"{prefix}{q.norm}_{name}" if "its" in how else name]
+        if "set" in how:
+            return members(q.norm, grid, n, c, q.sheet)
+        if "channel" in how or "all" in how:
+            return grid.area(ALL, (c, c) if "channel" in how else ALL, q.sheet)
+        return grid.cell(*index, sheet=q.sheet)
+
+    text = q.formula.replace("step{K}", f"step{step + 1}")
+    return re.sub(r"\{([^}]+)\}", fill, text)
