@@ -116,7 +116,7 @@ def test_a_wrong_number_is_found_in_every_quantity():
 
 def test_draws_are_what_learners_type():
     given = draws()
-    for name in ("gamma", "beta", "multiply", "add"):
+    for name in ("gamma", "beta", "multiply"):
         assert all((getattr(g, name) < 0).any() and (getattr(g, name) > 0).any() for g in given)
     assert {0.0, 1.0} < {g.momentum for g in given}
     for name, options in LISTS.items():
