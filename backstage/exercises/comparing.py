@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from backstage.exercises.inputs import SHAPES, Draw, Trial, as_trained_on, returned
+from backstage.exercises.inputs import SHAPES, Draw, as_trained_on, returned
+from backstage.exercises.judging import Trial
 
 
 def student(a, b):
@@ -57,7 +58,7 @@ def precise_cases() -> list[dict]:
         draws, sizes = [Draw(10 * k + i) for i in range(3)], (4, 4, 1 + k)
         pieces = zip(draws, sizes, strict=True)
         cases.append({"batches": [d.normal(n, *rest, mean=1.0 + n) for d, n in pieces]})
-    cases[-1]["batches"] = list(map(as_trained_on, cases[-1]["batches"]))
+    cases[-1]["batches"] = [as_trained_on(x) for x in cases[-1]["batches"]]
     return cases
 
 

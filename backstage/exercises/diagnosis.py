@@ -14,20 +14,13 @@ from scipy import stats
 from torch import nn
 
 from backstage.exercises import comparing, layer, norms, texts, training
-from backstage.exercises.inputs import Trial
-from backstage.exercises.judging import (
-    ERROR,
-    WRITTEN,
-    Shown,
-    differences,
-    same,
-    shown_quietly,
-    watch,
-)
+from backstage.exercises.judging import ERROR, WRITTEN, Seen, Trial, differences, differing, labels
+from backstage.exercises.judging import same as equal
 from backstage.exercises.texts import Edits, Mistake
 
 TRIALS: dict[str, Trial] = norms.TRIALS | layer.TRIALS | training.TRIALS | comparing.TRIALS
 SCOPE = {"torch": torch, "nn": nn, "F": F, "np": np, "stats": stats, "copy": copy, "math": math}
+PAIRS = 150  # that are tried, the likely ones first: no answer is worth more than a second
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,10 @@ def answer(name: str, *flaws: Flaw):
     text = texts.source(task)
     for flaw in flaws:
         text = text and texts.edited(text, flaw.edits)
-    return text and made(text, f"<{name}>", task.defined)
+    try:
+        return text and made(text, f"<{name}>", task.defined)
+    except SyntaxError:
+        return None
 
 
 def made(text: str, file: str, defined: str):
@@ -65,112 +61,90 @@ def made(text: str, file: str, defined: str):
 
 
 @cache
-def expected(name: str) -> Shown:
-    found = shown_quietly(TRIALS[name], TRIALS[name].oracle)
-    if found.error is not None:
-        raise found.error
-    return found
-
-
-@cache
-def shown_by(name: str, *flaws: Flaw) -> Shown:
-    return shown_quietly(TRIALS[name], answer(name, *flaws))
+def seen_by(name: str, k: int, *flaws: Flaw) -> Seen:
+    """What the answer with these mistakes shows in case k."""
+    return TRIALS[name].seen(answer(name, *flaws), k)
 
 
 @cache
 def flaws(name: str) -> tuple[Flaw, ...]:
-    """All spellings of all known mistakes that make a difference to this solution."""
+    """All spellings of all known mistakes that can be made in this solution."""
     found = [Flaw(m, edits) for m in texts.known_mistakes(name) for edits in m.spellings]
-    return tuple(flaw for flaw in found if _matters(name, flaw))
+    return tuple(flaw for flaw in found if answer(name, flaw) is not None)
 
 
-def _matters(name: str, flaw: Flaw) -> bool:
-    if answer(name, flaw) is None or isinstance(shown_by(name, flaw).error, NameError):
-        return False
-    return bool(differences(shown_by(name, flaw), expected(name)))
-
-
-def diagnose(name: str, found: Shown) -> Found | None:
+def diagnose(name: str, found: list[Seen]) -> Found | None:
     """One mistake that shows all of it, or two together, or one that shows what differs first."""
-    left = {flaw: differences(found, shown_by(name, flaw)) for flaw in flaws(name)}
-    for flaw, differ in left.items():
-        if not differ.keys() - {WRITTEN}:
-            return Found((flaw.mistake,), more=bool(differ))
+    first, k = next(iter(differences(found, TRIALS[name].expected).items()))
+    cases = sorted(range(len(found)), key=lambda i: i != k)  # the telling one first
+
+    def shows(*flaws: Flaw) -> bool:
+        return answer(name, *flaws) is not None and all(
+            set(differing(found[i], seen_by(name, i, *flaws))) <= {WRITTEN} for i in cases
+        )
+
+    for flaw in flaws(name):
+        if shows(flaw):
+            return Found((flaw.mistake,))
     if general := _exchanged(name, found) or _ones_left(name, found):
-        return Found((general,))
-    first = next(iter(differences(found, expected(name))))
-    labels = [*expected(name).labels, ERROR]
-    upto = set(labels[: labels.index(first) + 1])
-    begins = [flaw for flaw, differ in left.items() if not upto & differ.keys()
-              and (ERROR not in differ or shown_by(name, flaw).error is None)]  # fmt: skip
-    begins.sort(key=lambda flaw: len(left[flaw]))
-    for pair in _pairs(name, first, begins):
-        if _shows(name, pair, found):
+        return general
+    begins = [flaw for flaw in flaws(name) if _begins(name, flaw, found, first)]
+    for pair in itertools.islice(_pairs(name, begins, first, k), PAIRS):
+        if shows(*pair):
             return Found(tuple(flaw.mistake for flaw in pair))
-    if begins and _says_much(found, first):
-        return Found((begins[0].mistake,), more=True)
+    numbers = [seen.values[first] for seen in found if first in seen.values]
+    if begins and sum(v.numel() for v in numbers if isinstance(v, torch.Tensor)) >= 8:
+        return Found((begins[0].mistake,), more=True)  # so many don't agree by chance
     return None
 
 
-def _pairs(name: str, first: str, begins: list[Flaw]):
-    """Two mistakes at once: the one that begins as the answer does and another, or two of which
-    each spoils what differs first."""
-    others = flaws(name)
-    if not begins:
-        begins = [f for f in others if first in differences(shown_by(name, f), expected(name))]
-        others = begins
-    for one, other in itertools.product(begins, others):
-        if one.mistake.name != other.mistake.name:
-            yield one, other
-
-
-def _shows(name: str, pair: tuple[Flaw, ...], found: Shown) -> bool:
-    """Whether these mistakes together show the same; most differ in the first value seen."""
-    both = answer(name, *pair)
-    if both is None:
-        return False
-    last = len(found.cases) - (2 if found.error is not None else 1)
-    try:
-        for k, what, value in watch(TRIALS[name], both, only=max(last, 0)):
-            if not same(value, found.cases[k].get(what)) and what != WRITTEN:
-                return False
-    except Exception:
-        if found.error is None:
+def _begins(name: str, flaw: Flaw, found: list[Seen], first: str) -> bool:
+    """Whether a mistake shows the same as the answer up to what differs first."""
+    order = labels(TRIALS[name].expected)
+    upto = {*order[: order.index(first) + 1], ERROR} if first in order else {*order, ERROR}
+    for k, seen in enumerate(found):
+        theirs = seen_by(name, k, flaw)
+        raised = {ERROR} if theirs.error is None or seen.error is not None else set()
+        if upto & set(differing(seen, theirs)) - raised:
             return False
-    return not differences(found, shown_by(name, *pair)).keys() - {WRITTEN}
+    return True
 
 
-def _says_much(found: Shown, what: str) -> bool:
-    """Whether a value is of so many numbers that two answers don't agree in it by chance."""
-    values = [case[what] for case in found.cases if what in case]
-    return sum(v.numel() for v in values if isinstance(v, torch.Tensor)) >= 8
+def _pairs(name: str, begins: list[Flaw], first: str, k: int):
+    """Two mistakes at once: one that begins as the answer does and another; if there is none,
+    two of which each spoils what differs first."""
+    pairs = list(itertools.product(begins, flaws(name)))
+    if not begins:
+        expected = TRIALS[name].expected[k]
+        spoil = [f for f in flaws(name) if first in differing(seen_by(name, k, f), expected)]
+        pairs = sorted(itertools.combinations(spoil, 2), key=lambda p: sum(map(spoil.index, p)))
+    return (pair for pair in pairs if pair[0].mistake.name != pair[1].mistake.name)
 
 
-# ------------------------------------------------------------------- of any exercise's answer
-
-
-def _exchanged(name: str, found: Shown) -> Mistake | None:
+def _exchanged(name: str, found: list[Seen]) -> Found | None:
     """Two things, each of which shows what the other should, and nothing else that is wrong."""
-    wanted = expected(name)
-    if len(differ := differences(found, wanted).keys() - {WRITTEN}) != 2:
+    wanted = TRIALS[name].expected
+    differ = [what for what in differences(found, wanted) if what != WRITTEN]
+    if len(differ) != 2 or ERROR in differ:
         return None
-    a, b = (what for what in wanted.labels if what in differ)
-    for one, other in zip(found.cases, wanted.cases, strict=False):
-        if not (same(one.get(a), other.get(b)) and same(one.get(b), other.get(a))):
+    a, b = differ
+    for one, other in ((x.values, y.values) for x, y in zip(found, wanted, strict=False)):
+        if not (equal(one.get(a), other.get(b)) and equal(one.get(b), other.get(a))):
             return None
-    return Mistake(f"{a} and {b} exchanged", "Each is what the other should be.", ())
+    return Found((Mistake(f"{a} and {b} exchanged", "Each is what the other should be.", ()),))
 
 
-def _ones_left(name: str, found: Shown) -> Mistake | None:
-    """Whether all that is wrong are dimensions of 1 that should have disappeared."""
-    wanted = expected(name)
-    for what in differences(found, wanted).keys() - {WRITTEN}:
-        for one, other in zip(found.cases, wanted.cases, strict=False):
-            a, b = one.get(what), other.get(what)
-            tensors = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-            if not tensors or not same(a.squeeze(), b.squeeze()):
+def _ones_left(name: str, found: list[Seen]) -> Found | None:
+    """Whether all values that are wrong have dimensions of 1 that should have disappeared."""
+    wanted = TRIALS[name].expected
+    differ = differences(found, wanted).keys() - {WRITTEN, ERROR}
+    shapes = False
+    for what, (one, other) in itertools.product(differ, zip(found, wanted, strict=False)):
+        a, b = one.values.get(what), other.values.get(what)
+        if isinstance(a, torch.Tensor):
+            if not equal(a.squeeze(), b.squeeze()):
                 return None
-    advice = (
-        "The numbers are right, but keepdim=True leaves dimensions of 1 where means were taken."
-    )
-    return Mistake("dimensions of 1 left over", advice, ())
+            shapes |= a.shape != b.shape
+    advice = "The numbers are right, but keepdim=True leaves dimensions of 1 in their shape."
+    more = ERROR in differences(found, wanted)
+    return Found((Mistake("dimensions of 1 left over", advice, ()),), more) if shapes else None

@@ -1,7 +1,6 @@
 """Inputs to try answers on, drawn from a seed, and what answers give back."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,15 +13,6 @@ class NotYet(Exception):
 
 class Unfit(Exception):
     """An answer of the wrong kind, such as two values where three are due: a sentence."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What an exercise is tried on, and what is looked at."""
-
-    oracle: object  # PyTorch's answer
-    cases: Callable[[], list[dict]]  # the arguments, the smallest first
-    observe: Callable[..., Iterable[tuple[str, object]]]  # (answer, **case) -> what, value
 
 
 class Draw:
@@ -55,12 +45,15 @@ def activations() -> list[dict]:
         case = {"x": draw.normal(*shape), "gamma": draw.positive(shape[1])}
         cases.append(case | {"beta": draw.normal(shape[1]), "eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]})
     cases[3]["x"][0], cases[3]["x"][:, 0] = 2.0, 2.0  # sets that vary by nothing
-    cases[4] = {key: as_trained_on(value) for key, value in cases[4].items()}
-    return cases
+    return [*cases[:4], as_trained_on(cases[4])]
 
 
 def as_trained_on(value):
-    """A tensor as float32, images in the order that is fastest for convolutions."""
+    """Tensors as float32, images in the order that is fastest for convolutions."""
+    if isinstance(value, dict):
+        return {name: as_trained_on(each) for name, each in value.items()}
+    if isinstance(value, nn.Module):
+        return value.float()
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     kind = torch.channels_last if value.ndim == 4 else torch.contiguous_format
@@ -70,7 +63,7 @@ def as_trained_on(value):
 class SmallNet(nn.Module):
     """Layers of all kinds, some of them inside a block."""
 
-    def __init__(self, channels: int = 2):
+    def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(1, channels, 3)
         self.block = nn.Sequential(
@@ -91,13 +84,6 @@ def small_model(seed: int, channels: int = 2) -> SmallNet:
     return model.double()
 
 
-def yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-# ------------------------------------------------------------------------ what comes back
-
-
 def finished(value):
     """The value, unless there is none yet."""
     if value is None or value is Ellipsis:
@@ -105,23 +91,24 @@ def finished(value):
     return value
 
 
-def parts(value, *names: str) -> Iterator[tuple[str, object]]:
-    """The values that were returned together, each with its name."""
-    several = isinstance(finished(value), Iterator | tuple | list) or np.ndim(value)
-    found = list(value) if several else [value]
-    if len(found) != len(names):
-        raise Unfit(f"return {len(names)} values, {', '.join(names)}: {len(found)} came back.")
-    return zip(names, found, strict=True)
-
-
 def returned(*names: str):
-    """An observation: what the function returns, by these names."""
+    """An observation: what the function returns, one value or several, by these names."""
 
     def observe(answer, **case):
         value = answer(*case.values())
         yield from parts(value, *names) if len(names) > 1 else [(names[0], value)]
 
     return observe
+
+
+def parts(value, *names: str) -> Iterator[tuple[str, object]]:
+    """The values that were returned together, each with its name."""
+    several = isinstance(finished(value), Iterator | tuple | list) or np.ndim(value)
+    found = list(value) if several else [value]
+    if len(found) != len(names):
+        count = 1 if isinstance(value, Tensor) else len(found)
+        raise Unfit(f"return {len(names)} values, {', '.join(names)}: {count} came back.")
+    return zip(names, found, strict=True)
 
 
 def gradient(y, x: Tensor) -> Tensor:

@@ -5,40 +5,80 @@ import copy
 import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.inputs import NotYet, Trial, Unfit, finished
+from backstage.exercises.inputs import Unfit, finished
 
 WRITTEN = "what was given to the function"  # watched in every exercise, after all else
 ERROR = "the error"
 
 
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What an exercise is tried on, and what is looked at."""
+
+    oracle: object  # PyTorch's answer
+    make_cases: Callable[[], list[dict]]  # the arguments, the smallest first
+    observe: Callable[..., Iterable[tuple[str, object]]]  # (answer, **case) -> what, value
+
+    @cached_property
+    def cases(self) -> list[dict]:
+        return self.make_cases()
+
+    @cached_property
+    def expected(self) -> list["Seen"]:
+        return self.shown(self.oracle)
+
+    def shown(self, answer) -> list["Seen"]:
+        """What an answer shows, case by case, up to the one in which it raises."""
+        found = []
+        for k in range(len(self.cases)):
+            found.append(self.seen(answer, k))
+            if found[-1].error is not None:
+                break
+        return found
+
+    def seen(self, answer, k: int) -> "Seen":
+        """What it shows in case k."""
+        case, seen = copy.deepcopy(self.cases[k]), Seen()
+        torch.manual_seed(0)
+        torch.set_default_dtype(next(_dtypes(case), torch.float64))
+        try:
+            with torch.enable_grad():  # an answer that switches gradients off spoils no other case
+                for what, value in self.observe(answer, **case):
+                    seen.values[what] = plain(value)
+        except Exception as error:
+            seen.error = error
+        changed = [name for name, was in self.cases[k].items() if not unchanged(was, case[name])]
+        seen.values[WRITTEN] = f"{', '.join(changed)} changed" if changed else "as it was"
+        return seen
+
+
 @dataclass
-class Shown:
-    """What an answer showed, case by case; where it raised, the last case is incomplete."""
+class Seen:
+    """What an answer showed in one case; where it raised, that is not all."""
 
-    cases: list[dict] = field(default_factory=list)
+    values: dict = field(default_factory=dict)
     error: Exception | None = None
-
-    @property
-    def labels(self) -> list[str]:
-        """What was looked at, in this order."""
-        return list(dict.fromkeys(itertools.chain(*self.cases)))
 
 
 @contextlib.contextmanager
 def on_our_own() -> Iterator[None]:
-    """Random numbers, the default dtype and the threads are put back; one thread is fastest."""
+    """Random numbers, the default dtype and the threads are put back; one thread is fastest.
+
+    Warnings are not shown: they would be about inputs that nobody chose.
+    """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch.set_default_dtype(torch.float64)
             yield
     finally:
@@ -46,49 +86,8 @@ def on_our_own() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def watch(trial: Trial, answer, only: int | None = None) -> Iterator[tuple[int, str, object]]:
-    """(case, what, value) as the answer is tried, on one case or on all, the smallest first."""
-    for k, case in enumerate(trial.cases()):
-        if only not in (None, k):
-            continue
-        before = copy.deepcopy(case)
-        torch.set_default_dtype(dtype_of(case))
-        with torch.enable_grad():  # an answer that switches gradients off spoils no other case
-            for what, value in trial.observe(answer, **case):
-                yield k, what, plain(value)
-        changed = [name for name in case if not unchanged(before[name], case[name])]
-        yield k, WRITTEN, f"{', '.join(changed)} changed" if changed else "as it was"
-
-
-def shown(trial: Trial, answer) -> Shown:
-    """All that an answer shows."""
-    found = Shown()
-    found.cases.append({})
-    try:
-        for k, what, value in watch(trial, answer):
-            while len(found.cases) <= k:
-                found.cases.append({})
-            found.cases[k][what] = value
-            if what == WRITTEN and k + 1 < len(trial.cases()):
-                found.cases.append({})
-    except Exception as error:
-        found.error = error
-    return found
-
-
-def shown_quietly(trial: Trial, answer) -> Shown:
-    """The same of an answer that is not the learner's, whose warnings they need not see."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return shown(trial, answer)
-
-
-def dtype_of(value) -> torch.dtype:
-    """The floating-point type of the first tensor in it; float64 if there is none."""
-    return next(_dtypes(value), torch.float64)
-
-
 def _dtypes(value) -> Iterator[torch.dtype]:
+    """The floating-point types of all tensors in it."""
     if isinstance(value, nn.Module):
         value = list(value.parameters())
     if isinstance(value, Tensor) and value.is_floating_point():
@@ -107,15 +106,14 @@ def unchanged(before, after) -> bool:
     return isinstance(before, nn.Module) or before == after
 
 
-# ---------------------------------------------------------------------------------- numbers
-
-
 def plain(value):
     """A number or tensor as a float64 tensor; a text as it is."""
     if isinstance(finished(value), Iterator):
         value = list(value)
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     try:
         return _numbers(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -145,26 +143,27 @@ def alike(a: Exception | None, b: Exception | None) -> bool:
     return sorted(re.findall(r"\w+", one)) == sorted(re.findall(r"\w+", other))
 
 
-# ----------------------------------------------------------------------------- differences
+def differing(one: Seen, other: Seen) -> Iterator[str]:
+    """What differs in a case. What only one has got to is a matter of its error."""
+    for what, value in one.values.items():
+        if what in other.values and not same(value, other.values[what]):
+            yield what
+    raised = one.error is not None and len(one.values) != len(other.values)
+    if raised or not alike(one.error, other.error):
+        yield ERROR
 
 
-def differences(found: Shown, wanted: Shown) -> dict[str, int]:
-    """What differs, in the order of looking, with the first case that shows it.
-
-    Where one of them raised, what it had still to show does not count: its error does.
-    """
-    order = dict.fromkeys([*wanted.labels, *found.labels])
+def differences(found: list[Seen], wanted: list[Seen]) -> dict[str, int]:
+    """What differs, in the order of looking, with the first case that shows it."""
     differ = {}
-    for what in order:
-        for k, (one, other) in enumerate(zip(found.cases, wanted.cases, strict=False)):
-            if what in one and what in other and not same(one[what], other[what]):
-                differ[what] = k
-                break
-    same_place = [len(c) for c in found.cases] == [len(c) for c in wanted.cases]
-    if not alike(found.error, wanted.error) or (found.error is not None and not same_place):
-        differ[ERROR] = len(found.cases) - 1
-    return differ
+    for k, (one, other) in enumerate(zip(found, wanted, strict=False)):
+        for what in differing(one, other):
+            differ.setdefault(what, k)
+    order = [*labels(wanted), *labels(found), WRITTEN, ERROR]
+    return {what: differ[what] for what in sorted(differ, key=order.index)}
 
 
-def is_not_yet(error: Exception | None) -> bool:
-    return isinstance(error, NotYet)
+def labels(shown: list[Seen]) -> list[str]:
+    """What was looked at, in this order."""
+    found = dict.fromkeys(itertools.chain(*(seen.values for seen in shown)))
+    return [what for what in found if what != WRITTEN]

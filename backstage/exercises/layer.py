@@ -1,20 +1,21 @@
-"""Batch norm as a layer: both modes, what it remembers, what it saves, and that it trains."""
+"""Batch norm as a layer: both modes, what it remembers, what it saves, and its defaults."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.inputs import NotYet, Trial, Unfit, activations, finished, gradient, yes
+from backstage.exercises.inputs import NotYet, Unfit, activations, finished, gradient
+from backstage.exercises.judging import Trial
 
 
 def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tuple[str, object]]:
     """Two steps of training, an evaluation, what is saved, and what it is by default."""
     layer = made(answer, channels, x, eps=eps, momentum=momentum)
     affine = affine_of(layer)
-    yield "running_var of a new layer", kept(layer, "running_var")
-    for name, found in zip("γβ", affine, strict=True):
-        yield f"{name} of a new layer", found.flatten()
+    yield "running_var of a new layer", layer.running_var
+    yield "γ of a new layer", affine[0].flatten()
+    yield "β of a new layer", affine[1].flatten()
     fill(affine, gamma, beta)
     x.requires_grad_()
     yield from training(layer, x, affine)
@@ -25,7 +26,7 @@ def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tup
     usual = made(answer, channels, x)
     fill(affine_of(usual), gamma, beta)
     yield "the output with the ε that it has by default", usual(x.detach() / 100)
-    yield "running_mean with its default momentum", 100 * kept(usual, "running_mean")
+    yield "running_mean with its default momentum", 100 * usual.running_mean
 
 
 def training(layer: nn.Module, x: Tensor, affine: list[Tensor]) -> Iterator[tuple[str, object]]:
@@ -35,11 +36,10 @@ def training(layer: nn.Module, x: Tensor, affine: list[Tensor]) -> Iterator[tupl
     for name, found in zip("γβ", affine, strict=True):
         yield f"the gradient of {name}", gradient(y, found)
     layer(2 * x.detach() + 1)
-    yield "running_mean after two steps", kept(layer, "running_mean")
-    yield "running_var after two steps", kept(layer, "running_var")
-    statistics = kept(layer, "running_mean"), kept(layer, "running_var")
-    held = any(isinstance(s, Tensor) and s.grad_fn is not None for s in statistics)
-    yield "whether the running statistics keep a graph", yes(held)
+    yield "running_mean after two steps", layer.running_mean
+    yield "running_var after two steps", layer.running_var
+    statistics = layer.running_mean, layer.running_var
+    yield "whether the running statistics keep a graph", any(s.grad_fn for s in statistics)
     if x.dtype == torch.float32:
         yield "the output's type for images of float32", str(y.dtype)
 
@@ -52,7 +52,7 @@ def evaluation(layer: nn.Module, x: Tensor) -> Iterator[tuple[str, object]]:
     y = finished(layer(x))
     yield "the output in evaluation with gradients on", y
     yield "the gradient of x in evaluation", gradient(y, x)
-    yield "running_mean after evaluation", kept(layer, "running_mean")
+    yield "running_mean after evaluation", layer.running_mean
 
 
 def made(answer, channels: int, x: Tensor, **settings) -> nn.Module:
@@ -64,12 +64,6 @@ def made(answer, channels: int, x: Tensor, **settings) -> nn.Module:
     if not list(layer.parameters()) and not hasattr(layer, "running_var"):
         raise NotYet
     return layer.to(x.dtype)
-
-
-def kept(layer: nn.Module, name: str):
-    if not hasattr(layer, name):
-        raise Unfit(f"the layer has no {name}.")
-    return getattr(layer, name)
 
 
 def affine_of(layer: nn.Module) -> list[Tensor]:
@@ -84,22 +78,17 @@ def affine_of(layer: nn.Module) -> list[Tensor]:
 def fill(affine: list[Tensor], *values: Tensor) -> None:
     """Sets γ and β."""
     for parameter, value in zip(affine, values, strict=True):
-        if parameter.numel() != len(value):
-            raise Unfit("γ and β have to be nn.Parameter, with one number per channel each.")
         parameter.data.copy_(value.view(parameter.shape))
 
 
 def names(values) -> str:
-    found = [f"{name} {list(value.shape)}" for name, value in values]
-    return ", ".join(sorted(found)) or "nothing"
+    return ", ".join(sorted(f"{name} {list(value.shape)}" for name, value in values)) or "nothing"
 
 
 def layer_cases() -> list[dict]:
-    return [
-        {"channels": case["x"].shape[1], "eps": case["eps"], "momentum": momentum,
-         "x": case["x"], "gamma": case["gamma"], "beta": case["beta"]}
-        for case, momentum in zip(activations(), (0.1, 0.3, 0.1, 0.2, 0.4), strict=True)
-    ]  # fmt: skip
+    pairs = zip(activations(), (0.1, 0.3, 0.1, 0.2, 0.4), strict=True)
+    return [{"channels": len(case["gamma"]), "eps": case.pop("eps"), "momentum": momentum, **case}
+            for case, momentum in pairs]  # fmt: skip
 
 
 TRIALS = {"batch_norm": Trial(nn.BatchNorm2d, layer_cases, layer_shows)}

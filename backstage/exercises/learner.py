@@ -1,17 +1,11 @@
 """What a lesson calls: `check` says what it found and gives back the function that goes on."""
 
+import textwrap
 from dataclasses import dataclass
 
 from backstage.exercises import diagnosis, texts, words
 from backstage.exercises.inputs import NotYet, Unfit
-from backstage.exercises.judging import (
-    ERROR,
-    WRITTEN,
-    Shown,
-    differences,
-    on_our_own,
-    shown,
-)
+from backstage.exercises.judging import ERROR, WRITTEN, Seen, differences, labels, on_our_own
 
 _solved: dict[str, bool] = {}  # those tried in this kernel, and whether they were right
 
@@ -34,77 +28,76 @@ def check(name: str, answer):
         raise ValueError(f"There is no exercise {name!r}: use one of {', '.join(texts.tasks())}.")
     ours = diagnosis.answer(name)
     verdict = judge(name, None if answer is ours else answer)
-    defined = texts.tasks()[name].defined
     if verdict.kind != "not yet":
         _solved[name] = verdict.kind == "right"
     mark = {"right": "✓", "not yet": "…"}.get(verdict.kind, "✗")
     whose = "Yours" if verdict.kind == "right" else "The course's"
-    print(texts.wrapped(f"{mark} {name}: {verdict.text}\n{whose} goes on as {defined}."))
+    goes_on = f"{whose} goes on as {texts.tasks()[name].defined}."
+    _print(f"{mark} {name}: {verdict.text}\n{goes_on}")
     return answer if verdict.kind == "right" else ours
 
 
 def progress() -> None:
-    """Prints how many exercises are right so far in this kernel, and which are not."""
+    """Prints which exercises are right so far, in this kernel, and which are still to mend."""
     right = [name for name, is_right in _solved.items() if is_right]
     wrong = [name for name, is_right in _solved.items() if not is_right]
-    lines = [f"{len(right)} right" + f": {', '.join(right)}" * bool(right)]
-    lines += [f"still to mend: {', '.join(wrong)}"] * bool(wrong)
-    print(texts.wrapped(". ".join(lines) + "."))
+    text = f"{len(right)} right" + f": {', '.join(right)}" * bool(right)
+    _print(text + f". Still to mend: {', '.join(wrong)}" * bool(wrong) + ".")
+
+
+def _print(text: str) -> None:
+    for line in text.splitlines():
+        print(textwrap.fill(line, 96, subsequent_indent="  ", break_long_words=False))
 
 
 def judge(name: str, answer) -> Verdict:
     """Whether the answer is right, and otherwise what is wrong with it."""
+    trial = diagnosis.TRIALS[name]
     with on_our_own():
-        wanted = diagnosis.expected(name)
-        found = Shown([{}], NotYet()) if answer in (None, ...) else shown(
-            diagnosis.TRIALS[name], answer)  # fmt: skip
-        differ = differences(found, wanted)
+        unwritten = answer is None or answer is Ellipsis
+        found = [Seen(error=NotYet())] if unwritten else trial.shown(answer)
+        differ = differences(found, trial.expected)
         if not differ:
-            return Verdict("right", f"right. Tried on {len(wanted.cases)} inputs.")
-        if isinstance(found.error, NotYet):
+            return Verdict("right", f"right. {texts.tasks()[name].once_right}")
+        if isinstance(found[-1].error, NotYet):
             return _not_yet(found, differ)
-        return _wrong(name, found, wanted, differ)
+        return _wrong(name, found, differ)
 
 
-def _not_yet(found: Shown, differ: dict[str, int]) -> Verdict:
-    done = list(found.cases[0])
+def _not_yet(found: list[Seen], differ: dict[str, int]) -> Verdict:
+    done = labels(found[:1])
     if done and list(differ) == [ERROR]:
         return Verdict("not yet", f"not yet. Right so far: {', '.join(done)}.")
-    return Verdict("not yet", "not yet. Nothing came back: is it still to write, or is a `return` "
-                              "missing? The hints are above.")  # fmt: skip
+    said = "Nothing came back: is it still to write, or is a `return` missing?"
+    return Verdict("not yet", f"not yet. {said} The hints are above.")
 
 
-def _wrong(name: str, found: Shown, wanted: Shown, differ: dict[str, int]) -> Verdict:
+def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     what, k = next(iter(differ.items()))
-    case = diagnosis.TRIALS[name].cases()[k]
-    if what == ERROR and isinstance(found.error, Unfit):
-        return Verdict("wrong", f"{found.error}\n  It was called with {words.described(case)}.")
+    wanted, error = diagnosis.TRIALS[name].expected, found[-1].error
+    case = diagnosis.TRIALS[name].cases[k]
+    if what == ERROR and isinstance(error, Unfit):
+        return Verdict("wrong", f"{error}\n  It was called with {words.described(case)}.")
     if what == WRITTEN:
-        return Verdict("mistake", f"what comes back is right, but {found.cases[k][WRITTEN]}. It "
-                       "belongs to the caller: work on new tensors, not in place (+=, mul_ …).",
-                       (WRITTEN,))  # fmt: skip
-    seen = _raised(found, case) if what == ERROR else words.example(found, wanted, what, k, case)
+        text = f"what comes back is right, but {found[k].values[WRITTEN]}. It belongs to the caller"
+        return Verdict(
+            "mistake", f"{text}: work on new tensors, not in place (+=, mul_ …).", (what,)
+        )
+    seen = (
+        words.raised(error, case) if what == ERROR else words.example(found, wanted, what, k, case)
+    )
+    right = [label for label in labels(found) if label not in differ]
+    more = f" and {len(right) - 4} more" * (len(right) > 4)
+    right = f" Right already: {', '.join(right[:4])}{more}." if right and error is None else ""
     looks = diagnosis.diagnose(name, found)
     if looks is None:
-        how = "" if what == ERROR else words.pattern(found, wanted, what, k) + ". "
-        text = f"not right yet, and no mistake that is known here. {how}{_right(found, differ)}"
-        return Verdict("raised" if what == ERROR else "wrong", f"{text.strip()}\n  {seen}")
-    said = [f"{m.name}. {m.advice}" for m in looks.mistakes]
-    text = "this looks like " + " And like ".join(said)
+        kind = "raised" if what == ERROR else "wrong"
+        said, how = ("", "") if what == ERROR else words.pattern(found, wanted, what, k)
+        text = f"not right yet: {how}." if how else "not right yet, and no mistake known here."
+        return Verdict(kind, f"{text}{right}\n  {seen}", (said,) if said else ())
+    text = "this looks like " + " And like ".join(f"{m.name}. {m.advice}" for m in looks.mistakes)
     if looks.more:
-        text += f" Something else is wrong as well; mend this first. {_right(found, differ)}"
-    return Verdict("mistake", f"{text.strip()}\n  {seen}", tuple(m.name for m in looks.mistakes))
-
-
-def _right(found: Shown, differ: dict[str, int]) -> str:
-    """The half that is right."""
-    right = [what for what in found.labels if what not in differ and what != WRITTEN]
-    return f"Right already: {', '.join(right)}." if right and found.error is None else ""
-
-
-def _raised(found: Shown, case: dict) -> str:
-    error = found.error
-    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    line = words.line_of(error)
-    return f"Your code raised {said}\n  " + f"in {line}, " * bool(line) + (
-        f"when it was called with {words.described(case)}.")  # fmt: skip
+        text += f" Something else is wrong as well; mend this first.{right}"
+    if WRITTEN in differ:
+        text += f" And {found[differ[WRITTEN]].values[WRITTEN]}: work on new tensors."
+    return Verdict("mistake", f"{text}\n  {seen}", tuple(m.name for m in looks.mistakes))

@@ -6,25 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backstage.exercises.inputs import (
-    Draw,
-    Trial,
-    Unfit,
-    activations,
-    as_trained_on,
-    finished,
-    gradient,
-    returned,
-)
-from backstage.exercises.judging import same
-
-# ------------------------------------------------------------------------------ index sets
+from backstage.exercises import inputs
+from backstage.exercises.inputs import Draw, activations, as_trained_on, finished, gradient
+from backstage.exercises.judging import Trial, same
 
 
 def means(answer, x: Tensor, groups: int) -> Iterator[tuple[str, object]]:
     found = finished(answer(x, groups))
     if not isinstance(found, dict) or not {"BN", "LN", "IN", "GN"} <= set(found):
-        raise Unfit("return a dict with the keys 'BN', 'LN', 'IN' and 'GN'.")
+        raise inputs.Unfit("return a dict with the keys 'BN', 'LN', 'IN' and 'GN'.")
     for name in ("BN", "LN", "IN", "GN"):
         yield f"{name}'s means", found[name]
 
@@ -43,9 +33,6 @@ def means_by_loops(x: Tensor, groups: int) -> dict[str, Tensor]:
 def means_cases() -> list[dict]:
     pairs = zip(activations(), (1, 2, 4, 2, 3), strict=True)
     return [{"x": case["x"], "groups": groups} for case, groups in pairs]
-
-
-# ----------------------------------------------------------------------------------- forward
 
 
 def forward(answer, x, gamma, beta, *, order, **rest) -> Iterator[tuple[str, object]]:
@@ -105,9 +92,6 @@ def group_cases() -> list[dict]:
     return [case | {"groups": groups} for case, groups in sizes]
 
 
-# --------------------------------------------------------------- running statistics, evaluation
-
-
 def updated(running_mean, running_var, x, momentum):
     running_mean, running_var = running_mean.clone(), running_var.clone()
     F.batch_norm(x, running_mean, running_var, training=True, momentum=momentum)
@@ -135,9 +119,6 @@ def eval_cases() -> list[dict]:
     return cases
 
 
-# ----------------------------------------------------------------------------------- backward
-
-
 def by_autograd(dy, x, gamma, eps):
     x, gamma, beta = (v.detach().requires_grad_() for v in (x, gamma, torch.zeros_like(gamma)))
     with torch.enable_grad():
@@ -150,11 +131,12 @@ def backward_cases() -> list[dict]:
     return [{name: case[name] for name in ("dy", "x", "gamma", "eps")} for case in cases]
 
 
+RUNNING = inputs.returned("running_mean", "running_var")
 AFFINE = ("x", "gamma", "beta")
 TRIALS = {
     "index_sets": Trial(means_by_loops, means_cases, means),
     "bn_forward": forward_trial(batch_norm, (*AFFINE, "eps")),
-    "running_statistics": Trial(updated, running_cases, returned("running_mean", "running_var")),
+    "running_statistics": Trial(updated, running_cases, RUNNING),
     "bn_eval": forward_trial(
         evaluated, ("x", "running_mean", "running_var", "gamma", "beta", "eps"), eval_cases
     ),
@@ -163,6 +145,6 @@ TRIALS = {
         lambda x, gamma, beta, groups, eps: F.group_norm(x, groups, gamma, beta, eps),
         (*AFFINE, "groups", "eps"), group_cases,
     ),
-    "bn_backward": Trial(by_autograd, backward_cases, returned("dx", "dgamma", "dbeta")),
+    "bn_backward": Trial(by_autograd, backward_cases, inputs.returned("dx", "dgamma", "dbeta")),
     "ghost_batch_norm": forward_trial(ghost, (*AFFINE, "size", "eps"), ghost_cases),
 }  # fmt: skip

@@ -6,6 +6,7 @@ A section for each exercise, with nothing in it that needs Python to add to:
     what to do, and a fenced block with the solution
     Hints:
     - one
+    Once right: a sentence to take along.
     Mistakes:
     - **what it looks like**: where to look, in a sentence.
       `old` → `new`               a change to the solution's text; a line for each way to write it,
@@ -16,7 +17,6 @@ A section for each exercise, with nothing in it that needs Python to add to:
 import ast
 import itertools
 import re
-import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,7 @@ class Task:
     prose: str
     solution: str
     hints: tuple[str, ...]
+    once_right: str  # a sentence to take along
     mistakes: tuple[Mistake, ...]
     others: tuple[str, ...]  # exercises whose mistakes are made here too
 
@@ -53,52 +54,6 @@ class Task:
     def defined(self) -> str:
         """The name of the function or class: the exercise's, but for a class."""
         return ast.parse(self.solution).body[-1].name
-
-    @property
-    def text(self) -> str:
-        """The lesson's Markdown cell: the task, with hints and solution folded."""
-        heading = f"### Your turn: {self.title}" + " (if you have time)" * (not self.core)
-        hints = "\n".join(f"- {hint}" for hint in self.hints)
-        solution = f"```python\n{self.solution}\n```"
-        return "\n\n".join([heading, self.prose, fold("Hints", hints), fold("Solution", solution)])
-
-    @property
-    def stub(self) -> str:
-        """The lesson's code cell: the solution without its bodies, and the check."""
-        lines = self.solution.splitlines()
-        for function in sorted(_functions(self.solution), key=lambda f: -f.lineno):
-            first, last, indent = _body(function)
-            lines[first - 1 : last] = [" " * indent + "...  # your turn"]
-        return "\n".join(lines) + f"\n\n\n{self.call}"
-
-    @property
-    def call(self) -> str:
-        return f'{self.defined} = check("{self.name}", {self.defined})'
-
-
-def fold(summary: str, text: str) -> str:
-    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
-
-
-def _functions(source: str) -> list[ast.FunctionDef]:
-    top = ast.parse(source).body
-    within = itertools.chain(*(node.body for node in top if isinstance(node, ast.ClassDef)))
-    return [node for node in (*top, *within) if isinstance(node, ast.FunctionDef)]
-
-
-def _body(function: ast.FunctionDef) -> tuple[int, int, int]:
-    """The lines that a stub leaves out, from and to, and their indent."""
-    left_out = [s for s in function.body if not _is_given(s)]
-    return left_out[0].lineno, function.body[-1].end_lineno, left_out[0].col_offset
-
-
-def _is_given(statement: ast.stmt) -> bool:
-    """A docstring, or the call that every module begins with."""
-    is_docstring = isinstance(getattr(statement, "value", None), ast.Constant)
-    return is_docstring or ast.unparse(statement) == "super().__init__()"
-
-
-# ---------------------------------------------------------------------------------- reading
 
 
 @cache
@@ -112,12 +67,12 @@ def _task(section: str) -> Task:
     heading, _, section = section.partition("\n")
     name, title, *core = heading.split(" · ")
     prose, solution, rest = re.split(r"^```(?:python)?\n", section, flags=re.MULTILINE)
-    hints, _, mistakes = rest.partition("\nMistakes:\n")
+    hints, once_right, mistakes = re.split("^Once right: |^Mistakes:$", rest, flags=re.MULTILINE)
     items = _items(mistakes)
     others = [i.removeprefix("and those of ").strip() for i in items if not i.startswith("**")]
     return Task(
         name, title, bool(core), prose.strip(), solution.strip(),
-        tuple(" ".join(hint.split()) for hint in _items(hints)),
+        tuple(" ".join(hint.split()) for hint in _items(hints)), " ".join(once_right.split()),
         tuple(_mistake(item) for item in items if item.startswith("**")), tuple(others),
     )  # fmt: skip
 
@@ -131,14 +86,13 @@ def _mistake(item: str) -> Mistake:
     name, advice = re.fullmatch(r"\*\*(.+?)\*\*: (.+)", " ".join(" ".join(words).split())).groups()
     lines = [EDIT.findall(line) for line in item.splitlines() if EDIT.search(line)]
     spellings = [tuple((_code(a), _code(b)) for a, b in line) for line in lines]
+    if (first := advice.split()[0]).isascii() and first.isalpha() and first not in ("n", "x", "w"):
+        advice = advice[0].upper() + advice[1:]
     return Mistake(name, advice, tuple(spellings))
 
 
 def _code(text: str) -> str:
     return text.replace(r"\n", "\n")
-
-
-# -------------------------------------------------------------------------- what they need
 
 
 @cache
@@ -177,12 +131,3 @@ def edited(text: str, edits: Edits) -> str | None:
             return None
         text = text.replace(old, new)
     return text
-
-
-def wrapped(text: str, width: int = 96) -> str:
-    """In lines that fit into a notebook; a line that is indented stays so."""
-    return "\n".join(
-        textwrap.fill(line.lstrip(), width, initial_indent=" " * (len(line) - len(line.lstrip())),
-                      subsequent_indent="  ", break_long_words=False)
-        for line in text.splitlines()
-    )  # fmt: skip

@@ -1,6 +1,5 @@
 """Says what was seen: what differs, by how much, where, and for which inputs."""
 
-import linecache
 import sysconfig
 import traceback
 from pathlib import Path
@@ -9,30 +8,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.judging import Shown, same
+from backstage.exercises.judging import Seen, same
 
 OURS = (str(Path(__file__).resolve().parent), sysconfig.get_paths()["stdlib"], "<")
 
 
-def pattern(found: Shown, wanted: Shown, what: str, k: int) -> str:
-    """How a wrong value differs: in shape, by a factor or a constant, by channel, or somehow."""
-    a, b = found.cases[k][what], wanted.cases[k][what]
+def pattern(found: list[Seen], wanted: list[Seen], what: str, k: int) -> tuple[str, str]:
+    """How a wrong value differs, in a word or "" and in a sentence: by what is regular in it."""
+    a, b = found[k].values[what], wanted[k].values[what]
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return f"{what}: expected {short(b)}, found {short(a)}"
+        return "a plain fact", f"{what}: expected {short(b)}, found {short(a)}"
     if not fits(a, b):
-        return f"{what}: the shape is {tuple(a.shape)}, and should be {tuple(b.shape)}"
+        return "a shape", f"{what}: the shape is {tuple(a.shape)}, and should be {tuple(b.shape)}"
     if not a.isfinite().all():
-        return f"{what}: not all are finite numbers (a division by 0, or a root of less than 0?)"
-    pairs = [(one[what], other[what]) for one, other in zip(found.cases, wanted.cases, strict=False)
-             if what in one and what in other]  # fmt: skip
-    if all(isinstance(v, Tensor) for pair in pairs for v in pair) and all(fits(*p) for p in pairs):
+        return "no numbers", f"{what}: not all are finite (a division by 0, a root of less than 0?)"
+    both = ((x.values, y.values) for x, y in zip(found, wanted, strict=False))
+    pairs = [(x[what], y[what]) for x, y in both if what in x and what in y]
+    if all(isinstance(x, Tensor) and fits(x, y) for x, y in pairs):
         everything = [torch.cat([v.flatten() for v in side]) for side in zip(*pairs, strict=True)]
         if said := regular(*everything):
             no_gradient = what.startswith("the gradient of ") and said == "0"
-            return f"{what} is {said}, always" + ": no gradient flows there" * no_gradient
-    if said := regular(a.flatten(), b.flatten()) or by_channel(a, b):
-        return f"{what} is {said}, in this case"
-    return f"{what} differs"
+            return said, f"{what} is {said}, always" + ": no gradient flows there" * no_gradient
+    if said := regular(a.flatten(), b.flatten()):
+        return "", f"{what} is {said}, in this case"
+    if b.ndim == 4 and b[:, 0].numel() > 2 and b.shape[1] > 1:
+        channels = [regular(a[:, c].flatten(), b[:, c].flatten()) for c in range(b.shape[1])]
+        if all(channels):
+            said = f"{channels[-1]} in the last channel, and likewise in the others"
+            return "by channel", f"{what} is {said}, in this case"
+    return "", f"{what} differs"
 
 
 def regular(found: Tensor, wanted: Tensor) -> str:
@@ -49,27 +53,13 @@ def regular(found: Tensor, wanted: Tensor) -> str:
     return f"off by {shift:+.3f}" if same(found, wanted + shift) else ""
 
 
-def by_channel(found: Tensor, wanted: Tensor) -> str:
-    """The same for each channel of (N, C, H, W) by itself."""
-    found = found.reshape(wanted.shape)
-    if wanted.ndim != 4 or wanted.shape[1] < 2 or wanted[:, 0].numel() < 3:
-        return ""
-    channels = range(wanted.shape[1])
-    said = [regular(found[:, c].flatten(), wanted[:, c].flatten()) for c in channels]
-    return f"{said[-1]} in the last channel, and by other numbers in others" * all(said)
-
-
 def fits(found: Tensor, wanted: Tensor) -> bool:
     return found.shape == wanted.shape or found.numel() == wanted.numel() == 1
 
 
-# ------------------------------------------------------------------------------- examples
-
-
-def example(found: Shown, wanted: Shown, what: str, k: int, case: dict) -> str:
+def example(found: list[Seen], wanted: list[Seen], what: str, k: int, case: dict) -> str:
     """Expected and found, where they differ most, in the smallest case."""
-    a, b = found.cases[k][what], wanted.cases[k][what]
-    at = ""
+    a, b, at = found[k].values[what], wanted[k].values[what], ""
     if isinstance(a, Tensor) and isinstance(b, Tensor) and fits(a, b):
         gap = (a.reshape(b.shape) - b).abs().nan_to_num(torch.inf, torch.inf)
         i = int(gap.argmax())
@@ -101,24 +91,20 @@ def _described(name: str, value) -> str:
     if isinstance(value, Tensor):
         shape = f" of shape {tuple(value.shape)}"
         numbers = [round(v, 3) for v in value.flatten().tolist()]
-        few = f" = {numbers}" + shape * (value.ndim > 1)
-        return name + (few if value.numel() <= 6 else shape)
+        return name + (f" = {numbers}" + shape * (value.ndim > 1) if len(numbers) <= 6 else shape)
     if isinstance(value, nn.Module):
         return f"a small {type(value).__name__} as {name}"
-    if isinstance(value, list) and value and not isinstance(value[0], float):
-        first = [item[0] if isinstance(item, tuple) else item for item in value]
-        return f"{name} of {' and '.join(str(len(images)) for images in first)} images"
-    if isinstance(value, list) and len(value) > 6:
-        return f"{name} of {len(value)} numbers"
-    return f"{name} = {value}"
+    if isinstance(value, list) and isinstance(value[0], Tensor | tuple):
+        sizes = [len(item) if isinstance(item, Tensor) else len(item[0]) for item in value]
+        return f"{name} of {' and '.join(map(str, sizes))} images"
+    many = isinstance(value, list) and len(value) > 6
+    return f"{name} of {len(value)} numbers" if many else f"{name} = {value}"
 
 
-def line_of(error: BaseException) -> str:
-    """The learner's line that an error comes from, as "line 7: `mu = x.mean()`"; "" if unknown."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if "-packages" not in f.filename]
-    theirs = [f for f in theirs if "<ipython" in f.filename or not f.filename.startswith(OURS)]
-    if not theirs:
-        return ""
-    line = (theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno)).strip()
-    return f"line {theirs[-1].lineno}" + (f": `{line}`" if line else "")
+def raised(error: Exception, case: dict) -> str:
+    """What the learner's code raised, in which of their lines, and when it was called with what."""
+    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "-packages" not in f.filename]
+    theirs = [f for f in frames if "<ipython" in f.filename or not f.filename.startswith(OURS)]
+    where = f"in line {theirs[-1].lineno}: `{theirs[-1].line}`, " if theirs else ""
+    return f"Your code raised {said}\n  {where}when it was called with {described(case)}."
