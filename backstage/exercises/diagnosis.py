@@ -20,7 +20,7 @@ from backstage.exercises.texts import Edits, Mistake
 
 TRIALS: dict[str, Trial] = norms.TRIALS | layer.TRIALS | training.TRIALS | comparing.TRIALS
 SCOPE = {"torch": torch, "nn": nn, "F": F, "np": np, "stats": stats, "copy": copy, "math": math}
-PAIRS = 150  # that are tried, the likely ones first: no answer is worth more than a second
+PAIRS = 300  # that are tried, the likely ones first: no answer is worth more than a second
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def diagnose(name: str, found: list[Seen]) -> Found | None:
     if general := _exchanged(name, found) or _ones_left(name, found):
         return general
     begins = [flaw for flaw in flaws(name) if _begins(name, flaw, found, first)]
-    for pair in itertools.islice(_pairs(name, begins, first, k), PAIRS):
+    for pair in _pairs(name, begins, first, k)[:PAIRS]:
         if shows(*pair):
             return Found(tuple(flaw.mistake for flaw in pair))
     numbers = [seen.values[first] for seen in found if first in seen.values]
@@ -100,8 +100,8 @@ def diagnose(name: str, found: list[Seen]) -> Found | None:
 
 def _begins(name: str, flaw: Flaw, found: list[Seen], first: str) -> bool:
     """Whether a mistake shows the same as the answer up to what differs first."""
-    order = labels(TRIALS[name].expected)
-    upto = {*order[: order.index(first) + 1], ERROR} if first in order else {*order, ERROR}
+    order = [*labels(TRIALS[name].expected), ERROR]
+    upto = {*order[: order.index(first) + 1], ERROR}
     for k, seen in enumerate(found):
         theirs = seen_by(name, k, flaw)
         raised = {ERROR} if theirs.error is None or seen.error is not None else set()
@@ -110,15 +110,17 @@ def _begins(name: str, flaw: Flaw, found: list[Seen], first: str) -> bool:
     return True
 
 
-def _pairs(name: str, begins: list[Flaw], first: str, k: int):
-    """Two mistakes at once: one that begins as the answer does and another; if there is none,
-    two of which each spoils what differs first."""
-    pairs = list(itertools.product(begins, flaws(name)))
-    if not begins:
-        expected = TRIALS[name].expected[k]
-        spoil = [f for f in flaws(name) if first in differing(seen_by(name, k, f), expected)]
-        pairs = sorted(itertools.combinations(spoil, 2), key=lambda p: sum(map(spoil.index, p)))
-    return (pair for pair in pairs if pair[0].mistake.name != pair[1].mistake.name)
+def _pairs(name: str, begins: list[Flaw], first: str, k: int) -> list[tuple[Flaw, Flaw]]:
+    """Two mistakes at once: one that begins as the answer does and another. If none does, those of
+    which both spoil what differs first, then those of which one does; the likely ones first."""
+    known, expected = flaws(name), TRIALS[name].expected[k]
+    spoils = [first in differing(seen_by(name, k, flaw), expected) for flaw in known]
+    pairs = [p for p in itertools.combinations(range(len(known)), 2) if any(spoils[i] for i in p)]
+    pairs.sort(key=lambda p: (-spoils[p[0]] - spoils[p[1]], sum(p)))
+    found = [
+        (known[i], known[j]) for i, j in pairs if known[i].mistake.name != known[j].mistake.name
+    ]
+    return [p for p in found if p[0] in begins or p[1] in begins] if begins else found
 
 
 def _exchanged(name: str, found: list[Seen]) -> Found | None:

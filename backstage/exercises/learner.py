@@ -79,13 +79,16 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     if what == ERROR and isinstance(error, Unfit):
         return Verdict("wrong", f"{error}\n  It was called with {words.described(case)}.")
     if what == WRITTEN:
-        text = f"what comes back is right, but {found[k].values[WRITTEN]}. It belongs to the caller"
-        return Verdict(
-            "mistake", f"{text}: work on new tensors, not in place (+=, mul_ …).", (what,)
+        text = (
+            f"what comes back is right, but {found[k].values[WRITTEN]}: it belongs to the caller."
         )
-    seen = (
-        words.raised(error, case) if what == ERROR else words.example(found, wanted, what, k, case)
-    )
+        return Verdict(
+            "mistake", f"{text} Work on new tensors, not in place (+=, mul_ …).", (what,)
+        )
+    if what == ERROR:
+        seen = words.raised(error, case)
+    else:
+        seen = words.example(found, wanted, what, k, case)
     right = [label for label in labels(found) if label not in differ]
     more = f" and {len(right) - 4} more" * (len(right) > 4)
     right = f" Right already: {', '.join(right[:4])}{more}." if right and error is None else ""

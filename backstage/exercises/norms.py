@@ -42,6 +42,7 @@ def forward(answer, x, gamma, beta, *, order, **rest) -> Iterator[tuple[str, obj
         given = {"x": x, "gamma": gamma, "beta": beta} | rest
         return finished(answer(*(given[name] for name in order)))
 
+    scale, shift = gamma.clone().view(-1, 1, 1), beta.clone().view(-1, 1, 1)
     xhat = call(x.detach(), torch.ones_like(gamma), torch.zeros_like(beta))
     yield "x̂ (the output with γ = 1 and β = 0)", xhat
     for given in (x, gamma, beta):
@@ -53,7 +54,7 @@ def forward(answer, x, gamma, beta, *, order, **rest) -> Iterator[tuple[str, obj
     yield "the gradient of β", gradient(y, beta)
     if x.dtype == torch.float32:
         yield "the output's type for images of float32", str(y.dtype)
-    made = gamma.view(-1, 1, 1) * xhat + beta.view(-1, 1, 1) if xhat.shape == x.shape else xhat
+    made = scale * xhat + shift if xhat.shape == x.shape else xhat
     yield "how γ and β are applied", "γ·x̂ + β" if same(made, y) else "in another way"
 
 

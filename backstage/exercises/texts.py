@@ -120,7 +120,8 @@ def known_mistakes(name: str) -> tuple[Mistake, ...]:
     found: dict[str, Mistake] = {}
     for m in itertools.chain(task.mistakes, *(known_mistakes(other) for other in theirs)):
         before = found.get(m.name, Mistake(m.name, m.advice, ()))
-        found[m.name] = Mistake(m.name, before.advice, before.spellings + m.spellings)
+        spellings = dict.fromkeys(before.spellings + m.spellings)
+        found[m.name] = Mistake(m.name, before.advice, tuple(spellings))
     return tuple(found.values())
 
 

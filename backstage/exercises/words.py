@@ -29,14 +29,12 @@ def pattern(found: list[Seen], wanted: list[Seen], what: str, k: int) -> tuple[s
         if said := regular(*everything):
             no_gradient = what.startswith("the gradient of ") and said == "0"
             return said, f"{what} is {said}, always" + ": no gradient flows there" * no_gradient
-    if said := regular(a.flatten(), b.flatten()):
-        return "", f"{what} is {said}, in this case"
-    if b.ndim == 4 and b[:, 0].numel() > 2 and b.shape[1] > 1:
-        channels = [regular(a[:, c].flatten(), b[:, c].flatten()) for c in range(b.shape[1])]
-        if all(channels):
-            said = f"{channels[-1]} in the last channel, and likewise in the others"
-            return "by channel", f"{what} is {said}, in this case"
-    return "", f"{what} differs"
+        channels = [regular(x[:, c].flatten(), y[:, c].flatten())
+                    for x, y in pairs if y.ndim == 4 for c in range(y.shape[1])]  # fmt: skip
+        if channels and all(channels):
+            return "by channel", f"{what} is wrong in each channel alike: {channels[-1]} in one"
+    said = regular(a.flatten(), b.flatten())
+    return "", f"{what} is {said}, in this case" if said else f"{what} differs"
 
 
 def regular(found: Tensor, wanted: Tensor) -> str:
