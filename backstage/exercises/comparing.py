@@ -1,7 +1,6 @@
 """What measurements prove: intervals and p values; and statistics of all images."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -42,10 +41,6 @@ def mcnemar_cases() -> list[dict]:
     ]  # fmt: skip
 
 
-def p_value(answer, a_right, b_right) -> Iterator[tuple[str, object]]:
-    yield "p", answer(a_right, b_right)
-
-
 def at_once(batches):
     """Of all images as one batch, by torch.var_mean."""
     var, mean = torch.var_mean(torch.cat(batches), (0, 2, 3), correction=1)
@@ -62,9 +57,9 @@ def precise_cases() -> list[dict]:
     return cases
 
 
+ENDS = returned("the mean", "the lower end", "the upper end")
 TRIALS = {
-    "paired_interval": Trial(student, interval_cases, returned("the mean", "the lower end",
-                                                               "the upper end")),
-    "mcnemar": Trial(binomial, mcnemar_cases, p_value),
+    "paired_interval": Trial(student, interval_cases, ENDS),
+    "mcnemar": Trial(binomial, mcnemar_cases, returned("p")),
     "precise_statistics": Trial(at_once, precise_cases, returned("the mean", "the variance")),
-}  # fmt: skip
+}

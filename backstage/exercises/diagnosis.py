@@ -14,8 +14,16 @@ from scipy import stats
 from torch import nn
 
 from backstage.exercises import comparing, layer, norms, texts, training
-from backstage.exercises.judging import ERROR, WRITTEN, Seen, Trial, differences, differing, labels
-from backstage.exercises.judging import same as equal
+from backstage.exercises.judging import (
+    ERROR,
+    WRITTEN,
+    Seen,
+    Trial,
+    differences,
+    differing,
+    labels,  # fmt: skip
+    same,
+)
 from backstage.exercises.texts import Edits, Mistake
 
 TRIALS: dict[str, Trial] = norms.TRIALS | layer.TRIALS | training.TRIALS | comparing.TRIALS
@@ -86,7 +94,7 @@ def diagnose(name: str, found: list[Seen]) -> Found | None:
     for flaw in flaws(name):
         if shows(flaw):
             return Found((flaw.mistake,))
-    if general := _exchanged(name, found) or _ones_left(name, found):
+    if general := _general(name, found):
         return general
     begins = [flaw for flaw in flaws(name) if _begins(name, flaw, found, first)]
     for pair in _pairs(name, begins, first, k)[:PAIRS]:
@@ -117,36 +125,23 @@ def _pairs(name: str, begins: list[Flaw], first: str, k: int) -> list[tuple[Flaw
     spoils = [first in differing(seen_by(name, k, flaw), expected) for flaw in known]
     pairs = [p for p in itertools.combinations(range(len(known)), 2) if any(spoils[i] for i in p)]
     pairs.sort(key=lambda p: (-spoils[p[0]] - spoils[p[1]], sum(p)))
-    found = [
-        (known[i], known[j]) for i, j in pairs if known[i].mistake.name != known[j].mistake.name
-    ]
+    found = [(known[i], known[j]) for i, j in pairs if known[i].mistake != known[j].mistake]
     return [p for p in found if p[0] in begins or p[1] in begins] if begins else found
 
 
-def _exchanged(name: str, found: list[Seen]) -> Found | None:
-    """Two things, each of which shows what the other should, and nothing else that is wrong."""
+def _general(name: str, found: list[Seen]) -> Found | None:
+    """What can go wrong in any exercise: two values exchanged, dimensions of 1 left over."""
     wanted = TRIALS[name].expected
-    differ = [what for what in differences(found, wanted) if what != WRITTEN]
-    if len(differ) != 2 or ERROR in differ:
-        return None
-    a, b = differ
-    for one, other in ((x.values, y.values) for x, y in zip(found, wanted, strict=False)):
-        if not (equal(one.get(a), other.get(b)) and equal(one.get(b), other.get(a))):
-            return None
-    return Found((Mistake(f"{a} and {b} exchanged", "Each is what the other should be.", ()),))
-
-
-def _ones_left(name: str, found: list[Seen]) -> Found | None:
-    """Whether all values that are wrong have dimensions of 1 that should have disappeared."""
-    wanted = TRIALS[name].expected
-    differ = differences(found, wanted).keys() - {WRITTEN, ERROR}
-    shapes = False
-    for what, (one, other) in itertools.product(differ, zip(found, wanted, strict=False)):
-        a, b = one.values.get(what), other.values.get(what)
-        if isinstance(a, torch.Tensor):
-            if not equal(a.squeeze(), b.squeeze()):
-                return None
-            shapes |= a.shape != b.shape
-    advice = "The numbers are right, but keepdim=True leaves dimensions of 1 in their shape."
-    more = ERROR in differences(found, wanted)
-    return Found((Mistake("dimensions of 1 left over", advice, ()),), more) if shapes else None
+    differ = [what for what in differences(found, wanted) if what not in (WRITTEN, ERROR)]
+    both = [(x.values, y.values) for x, y in zip(found, wanted, strict=False)]
+    raised = found[-1].error is not None
+    if len(differ) == 2 and not raised:
+        a, b = differ
+        if all(same(x[a], y[b]) and same(x[b], y[a]) for x, y in both):
+            return Found((Mistake(f"{a} and {b} exchanged", "Each should be the other.", ()),))
+    values = [(x[what], y[what]) for x, y in both for what in differ if what in x]
+    tensors = [pair for pair in values if isinstance(pair[0], torch.Tensor)]
+    if tensors and all(same(x.squeeze(), y.squeeze()) for x, y in tensors):
+        advice = "The numbers are right, but keepdim=True leaves dimensions of 1 in their shape."
+        return Found((Mistake("dimensions of 1 left over", advice, ()),), more=raised)
+    return None

@@ -34,16 +34,17 @@ class Draw:
 SHAPES = [(2, 1, 1, 2), (2, 4, 1, 4), (3, 4, 2, 5), (5, 8, 3, 2), (2, 6, 3, 4)]
 
 
-def activations() -> list[dict]:
+def activations(**more: tuple) -> list[dict]:
     """x with γ, β and ε, small to larger; the last as in training, float32 and channels-last.
 
-    ε is large, so that where it goes makes a difference that can be seen.
+    ``more`` has other arguments, a value for each case. ε is large, so that it shows.
     """
     cases = []
     for k, shape in enumerate(SHAPES):
         draw = Draw(k)
         case = {"x": draw.normal(*shape), "gamma": draw.positive(shape[1])}
-        cases.append(case | {"beta": draw.normal(shape[1]), "eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]})
+        case |= {"beta": draw.normal(shape[1]), "eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]}
+        cases.append(case | {name: values[k] for name, values in more.items()})
     cases[3]["x"][0], cases[3]["x"][:, 0] = 2.0, 2.0  # sets that vary by nothing
     return [*cases[:4], as_trained_on(cases[4])]
 

@@ -86,9 +86,8 @@ def names(values) -> str:
 
 
 def layer_cases() -> list[dict]:
-    pairs = zip(activations(), (0.1, 0.3, 0.1, 0.2, 0.4), strict=True)
-    return [{"channels": len(case["gamma"]), "eps": case.pop("eps"), "momentum": momentum, **case}
-            for case, momentum in pairs]  # fmt: skip
+    cases = activations(momentum=(0.1, 0.3, 0.1, 0.2, 0.4))
+    return [{"channels": len(case["gamma"]), **case} for case in cases]
 
 
 TRIALS = {"batch_norm": Trial(nn.BatchNorm2d, layer_cases, layer_shows)}

@@ -79,12 +79,8 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     if what == ERROR and isinstance(error, Unfit):
         return Verdict("wrong", f"{error}\n  It was called with {words.described(case)}.")
     if what == WRITTEN:
-        text = (
-            f"what comes back is right, but {found[k].values[WRITTEN]}: it belongs to the caller."
-        )
-        return Verdict(
-            "mistake", f"{text} Work on new tensors, not in place (+=, mul_ …).", (what,)
-        )
+        text = f"what comes back is right, but {found[k].values[WRITTEN]}. It is the caller's: work"
+        return Verdict("mistake", f"{text} on new tensors, not in place (+=, mul_ …).", (what,))
     if what == ERROR:
         seen = words.raised(error, case)
     else:
@@ -92,6 +88,8 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     right = [label for label in labels(found) if label not in differ]
     more = f" and {len(right) - 4} more" * (len(right) > 4)
     right = f" Right already: {', '.join(right[:4])}{more}." if right and error is None else ""
+    if WRITTEN in differ:
+        right += f" And {found[differ[WRITTEN]].values[WRITTEN]}: work on new tensors."
     looks = diagnosis.diagnose(name, found)
     if looks is None:
         kind = "raised" if what == ERROR else "wrong"
@@ -100,7 +98,7 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
         return Verdict(kind, f"{text}{right}\n  {seen}", (said,) if said else ())
     text = "this looks like " + " And like ".join(f"{m.name}. {m.advice}" for m in looks.mistakes)
     if looks.more:
-        text += f" Something else is wrong as well; mend this first.{right}"
-    if WRITTEN in differ:
-        text += f" And {found[differ[WRITTEN]].values[WRITTEN]}: work on new tensors."
+        text += " Something else is wrong as well; mend this first."
+    if looks.more or WRITTEN in differ:
+        text += right
     return Verdict("mistake", f"{text}\n  {seen}", tuple(m.name for m in looks.mistakes))

@@ -31,8 +31,7 @@ def means_by_loops(x: Tensor, groups: int) -> dict[str, Tensor]:
 
 
 def means_cases() -> list[dict]:
-    pairs = zip(activations(), (1, 2, 4, 2, 3), strict=True)
-    return [{"x": case["x"], "groups": groups} for case, groups in pairs]
+    return [{"x": c["x"], "groups": c["groups"]} for c in activations(groups=(1, 2, 4, 2, 3))]
 
 
 def forward(answer, x, gamma, beta, *, order, **rest) -> Iterator[tuple[str, object]]:
@@ -80,17 +79,15 @@ def ghost(x, gamma, beta, size, eps):
 
 
 def ghost_cases() -> list[dict]:
-    cases = activations()
+    cases = activations(size=(2, 1, 2, 2, 1))
     cases[0]["x"] = cases[0]["x"].repeat(2, 1, 1, 1) + torch.tensor([0.0, 1, 3, 8]).view(4, 1, 1, 1)
     cases[3]["x"] = torch.cat([cases[3]["x"], 2 * cases[3]["x"].flip(0) + 1])
-    sizes = zip((*cases, cases[3]), (2, 1, 2, 2, 1, 6), strict=True)
-    return [case | {"size": size} for case, size in sizes]
+    return [*cases, cases[3] | {"size": 6}]
 
 
 def group_cases() -> list[dict]:
-    cases = activations()
-    sizes = zip((*cases, *cases[2:4]), (1, 2, 1, 4, 3, 2, 2), strict=True)
-    return [case | {"groups": groups} for case, groups in sizes]
+    cases = activations(groups=(1, 2, 1, 4, 3))
+    return [*cases, cases[2] | {"groups": 2}, cases[3] | {"groups": 2}]
 
 
 def updated(running_mean, running_var, x, momentum):
@@ -100,8 +97,8 @@ def updated(running_mean, running_var, x, momentum):
 
 
 def running_cases() -> list[dict]:
-    pairs = zip(activations(), (0.1, 0.3, 0.1, 1.0, 0.2), strict=True)
-    return [_running(case) | {"x": case["x"], "momentum": momentum} for case, momentum in pairs]
+    cases = activations(momentum=(0.1, 0.3, 0.1, 1.0, 0.2))
+    return [_running(c) | {"x": c["x"], "momentum": c["momentum"]} for c in cases]
 
 
 def _running(case: dict) -> dict:

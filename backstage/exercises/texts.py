@@ -23,6 +23,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lessons"
 LESSONS = tuple(sorted(path.stem for path in FOLDER.glob("*.md")))
+ITEM = re.compile("^- ", re.MULTILINE)
 EDIT = re.compile(r"`([^`]+)` → `([^`]*)`")
 Edits = tuple[tuple[str, str], ...]  # (old, new), one after the other
 
@@ -68,31 +69,23 @@ def _task(section: str) -> Task:
     name, title, *core = heading.split(" · ")
     prose, solution, rest = re.split(r"^```(?:python)?\n", section, flags=re.MULTILINE)
     hints, once_right, mistakes = re.split("^Once right: |^Mistakes:$", rest, flags=re.MULTILINE)
-    items = _items(mistakes)
+    items = ITEM.split(mistakes)[1:]
     others = [i.removeprefix("and those of ").strip() for i in items if not i.startswith("**")]
     return Task(
         name, title, bool(core), prose.strip(), solution.strip(),
-        tuple(" ".join(hint.split()) for hint in _items(hints)), " ".join(once_right.split()),
+        tuple(" ".join(hint.split()) for hint in ITEM.split(hints)[1:]),
+        " ".join(once_right.split()),
         tuple(_mistake(item) for item in items if item.startswith("**")), tuple(others),
     )  # fmt: skip
 
 
-def _items(text: str) -> list[str]:
-    return re.split("^- ", text, flags=re.MULTILINE)[1:]
-
-
 def _mistake(item: str) -> Mistake:
+    edits = [EDIT.findall(line.replace(r"\n", "\n")) for line in item.splitlines()]
     words = [line for line in item.splitlines() if not EDIT.search(line)]
     name, advice = re.fullmatch(r"\*\*(.+?)\*\*: (.+)", " ".join(" ".join(words).split())).groups()
-    lines = [EDIT.findall(line) for line in item.splitlines() if EDIT.search(line)]
-    spellings = [tuple((_code(a), _code(b)) for a, b in line) for line in lines]
     if (first := advice.split()[0]).isascii() and first.isalpha() and first not in ("n", "x", "w"):
         advice = advice[0].upper() + advice[1:]
-    return Mistake(name, advice, tuple(spellings))
-
-
-def _code(text: str) -> str:
-    return text.replace(r"\n", "\n")
+    return Mistake(name, advice, tuple(tuple(spelling) for spelling in edits if spelling))
 
 
 @cache
