@@ -26,7 +26,7 @@ def with_precise_statistics(model: nn.Module, images: Images) -> nn.Module:
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
     for layer in _bn_layers(model):
         layer.train().momentum = 1.0
-    model(normalize(images.x.float() / 255))
+    model(normalize(images.x.float() / 255, images.mean, images.std))
     return model.eval()
 
 
@@ -43,7 +43,8 @@ def evaluate_by_batch(
         layer.train()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     x = images.x.float() / 255
-    logits = torch.cat([model(normalize(x[i])) for i in order.split(batch_size)])
+    batches = (normalize(x[i], images.mean, images.std) for i in order.split(batch_size))
+    logits = torch.cat([model(batch) for batch in batches])
     accuracy = (logits.argmax(dim=1) == images.y[order]).double().mean().item()
     return F.cross_entropy(logits, images.y[order]).item(), accuracy
 

@@ -223,6 +223,12 @@ GRIDS = {
         seeds=2,
         data="fashion",
     ),
+    "fashion_experiments": Grid(
+        "Does GN + L1 supersede the others where there is room for a difference?",
+        fashion.experiments(),
+        runs.final_epoch,
+        data="fashion",
+    ),
     "fashion_two_starts": Grid(
         "With and without a norm on Fashion-MNIST, from two starts",
         two_starts.settings(),

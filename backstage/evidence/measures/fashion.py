@@ -10,10 +10,12 @@ from dataclasses import replace
 
 from backstage.evidence.measures import training
 from backstage.evidence.measures.ghost import GhostExperiment, ghost_batches
+from s6_model import NORMS
 from utils import THREE_EXPERIMENTS, Data, Experiment
 
 GN_L1, LN_L2, _ = THREE_EXPERIMENTS
 EPOCHS = 10
+L1, L2, AUGMENT = 1e-5, 1e-4, False  # chosen from ``candidates``
 
 
 def candidates() -> dict[str, Experiment]:
@@ -27,6 +29,13 @@ def candidates() -> dict[str, Experiment]:
         )
         for e in runs
     }
+
+
+def experiments() -> dict[str, Experiment]:
+    """The three experiments and the four norms without a penalty, at the strengths chosen."""
+    runs = [replace(e, l1=L1 if e.l1 else 0.0, l2=L2 if e.l2 else 0.0) for e in THREE_EXPERIMENTS]
+    runs += [replace(GN_L1, norm=norm, l1=0.0) for norm in NORMS]
+    return {e.label: replace(e, epochs=EPOCHS, augment=AUGMENT) for e in runs}
 
 
 def ghosts() -> dict[str, Experiment]:
