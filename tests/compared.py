@@ -1,0 +1,330 @@
+"""What docs/RESULTS.md compares: for each finding its file, its kind and its arms, seed by seed."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from backstage.evidence import load
+from backstage.evidence.measures import faster
+from backstage.evidence.measures.few_images import SIZES
+
+MLPS = ("sigmoid MLP", "ReLU MLP")
+NETWORKS = (*MLPS, "CNN")
+
+
+@cache
+def rows(name):
+    return load(name)
+
+
+@cache
+def arms(name, *columns, value="test_accuracy", scale=100):
+    """A function of the columns' values: the arm's values, seed by seed."""
+    table = scale * rows(name).pivot(index="seed", columns=list(columns), values=value)
+    return lambda *key: table[key if len(columns) > 1 else key[0]].to_numpy(dtype=float)
+
+
+def at_best_rate(name, *columns, chosen_on):
+    """The rows of each arm at the rate that is best in the mean over the seeds."""
+    table = rows(name)
+    mean = table.groupby([*columns, "lr"])[chosen_on].mean().unstack()
+    best = mean.idxmax(axis=1).rename("best").reset_index()
+    table = table.merge(best, on=list(columns))
+    table = table[table["lr"] == table["best"]].set_index("seed").sort_index()
+    groups = {k: 100 * g["test_accuracy"].to_numpy() for k, g in table.groupby(list(columns))}
+    return lambda *key: groups[key]
+
+
+@cache
+def steps(target):
+    """Steps to the target, at the best rate of each network and norm, and at none's best."""
+    runs = rows("faster")
+    reached = [faster.steps_to(target, accuracy, 100) for accuracy in runs["accuracy"]]
+    runs = runs.assign(steps=pd.Series(reached, dtype=float).fillna(runs["max_steps"]))
+    mean = np.log(runs["steps"]).groupby([runs["network"], runs["norm"], runs["lr"]]).mean()
+    best = {key[:2]: key[2] for key in mean.groupby(level=[0, 1]).idxmin()}
+    table = runs.set_index(["network", "norm", "lr"]).sort_index()
+
+    def of(network, norm, shared=False):
+        lr = best[network, "none" if shared else norm]
+        return table.loc[(network, norm, lr)].sort_values("seed")["steps"].to_numpy()
+
+    return of
+
+
+def fewer_steps(norm, shared=False):
+    return {
+        f"{network} {target:.0%}": (
+            steps(target)(network, "none"),
+            steps(target)(network, norm, shared),
+        )
+        for network in NETWORKS
+        for target in (0.95, 0.96, 0.97)
+    }
+
+
+def less_time():
+    """Steps to 97%, times what a step costs, measured in turns."""
+    cost = {"CNN": "CNN, batch 32"} | dict.fromkeys(MLPS, "ReLU MLP, batch 60")
+    found = {}
+    for network in NETWORKS:
+        ratios = rows("cost").set_index("setting").loc[cost[network], "ratio"]
+        found[network] = (
+            steps(0.97)(network, "none"),
+            steps(0.97)(network, "BN") * np.median([r["BN"] for r in ratios]),
+        )
+    return found
+
+
+@cache
+def largest(network, norm):
+    """Where no rate trains without a norm, the one that came nearest: against the claim."""
+    table = rows("largest_rate").query("network == @network and norm == @norm")
+    nearest = table["tried"].map(lambda tried: max(tried, key=lambda pair: pair[1])[0])
+    return table["largest_rate"].astype(float).fillna(nearest).to_numpy()
+
+
+@cache
+def spread(name, norm, columns):
+    """The largest gradient over the smallest, of all layers and depths; 0 as the least float32."""
+    table = rows(name)
+    for column, value in columns:
+        table = table[table[column] == value]
+    table = table[table["norm"] == norm].groupby("seed")
+    smallest = table["smallest"].min().clip(lower=2.0**-149)
+    return (table["largest"].max() / smallest).to_numpy()
+
+
+def spreads(name, *places):
+    return {
+        label: (spread(name, "none", columns), spread(name, "BN", columns))
+        for label, columns in places
+    }
+
+
+def growth(column, network, norm, lr=0.1):
+    table = rows("gradient_growth").query(
+        "network == @network and norm == @norm and depth == 40 and lr == @lr and not residual"
+    )
+    return table[column].to_numpy()
+
+
+@cache
+def probes(norm, probe):
+    """Geometric means over the losses that every norm of the seed reached."""
+    found = pd.DataFrame(
+        {"seed": run.seed, "norm": run.norm} | probe
+        for run in rows("smoothness").itertuples()
+        for probe in run.probes
+    )
+    reached = found.groupby(["seed", "level"])["norm"].transform("nunique") == 4
+    found = found[reached & (found["norm"] == norm)]
+    return np.exp(np.log(found[probe]).groupby(found["seed"]).mean()).to_numpy()
+
+
+def smoother(norm):
+    names = {
+        "loss_range": "loss range",
+        "gradient_change": "gradient change",
+        "beta": "effective β",
+    }
+    return {label: (probes("none", p), probes(norm, p)) for p, label in names.items()}
+
+
+def unsteadiness(name, setting):
+    """SD around a straight line through the last five epochs' accuracies."""
+    found = []
+    for history in rows(name).query("setting == @setting")["history"]:
+        y, x = np.array(history["test_accuracy"][-5:]), np.arange(5)
+        found.append(np.sqrt(np.sum((y - np.polyval(np.polyfit(x, y, 1), x)) ** 2) / 3))
+    return np.array(found)
+
+
+deep = at_best_rate("very_deep", "norm", "residual", "depth", chosen_on="test_accuracy")
+start = at_best_rate("two_starts", "norm", "start", chosen_on="val_accuracy")
+variant = arms("layer_norm", "norm", "scale")
+batch = arms("batch_size", "norm", "batch_size")
+batch_precise = arms("batch_size", "norm", "batch_size", value="precise_test_accuracy")
+square = arms("batch_size_sqrt", "norm", "batch_size")
+ghost = arms("ghost", "norm_batch", "batch_size")
+ghost_precise = arms("ghost", "norm_batch", "batch_size", value="precise_test_accuracy")
+sparse = arms("sparsity", "setting", value="pruned_90")
+zeros = arms("sparsity", "setting", value="zeros")
+rate = arms("matched_rate", "setting")
+few = arms("few_images", "setting")
+l2_or = arms("l2_or_rate", "setting")
+replicate, source = arms("replicate", "setting"), arms("source", "setting")
+
+
+def gains(norm, *what, sizes=SIZES[:1]):
+    return {
+        f"{w}, {n:,}": (few(f"{norm} + {w}, {n}"), few(f"{norm}, {n}")) for w in what for n in sizes
+    }
+
+
+def turning(setting):
+    of = rows("equilibrium").query("setting == @setting")
+    return of["angle"].to_numpy(), np.sqrt(2 * of["lr"] * of["l2"]).to_numpy()
+
+
+def change(arm, norm):
+    """What a norm gains from batches of 2 in place of 32."""
+    return arm(norm, 2) - arm(norm, 32)
+
+
+PENALTIES = ("L1", "L2", "L1 + L2")
+NORMS = ("BN", "LN", "GN")
+PLAIN_CNN = (("network", "CNN"), ("residual", False), ("lr", 0.1))
+SETTINGS_OF_L2 = {
+    "L2 on all": "L2 on all",
+    "on convolutions": "L2 on convolutions",
+    "on the head": "L2 on head",
+    "no L2, rate x 3": "no L2, rate x 3",
+    "no L2, length kept": "no L2, length x 1",
+}
+
+
+def largest_rates(*arms):
+    return {f"{norm}, {n}": (largest(n, norm), largest(n, "none")) for norm, n in arms}
+
+
+def from_start(which):
+    return {norm: (start(norm, which), start("none", which)) for norm in NORMS}
+
+
+def at_starts(residual, *inits):
+    places = ((i, (("init", i), ("residual", residual))) for i in inits)
+    return spreads("gradients", *places)
+
+
+def calmed():
+    """Growth per layer at the start over that after one step."""
+    return {
+        f"{n}, rate {lr:g}": (growth("growth", n, "BN", lr), growth("after_growth", n, "BN", lr))
+        for n in ("CNN", "MLP")
+        for lr in (0.01, 0.1, 1.0)
+    }
+
+
+def deeper(residual, *norms):
+    return {
+        f"{norm}, {depth}": (deep(norm, residual, depth), deep("none", residual, depth))
+        for norm in norms
+        for depth in (20, 40)
+    }
+
+
+def of_variants(better, **others):
+    return {label: (variant(better, 1), variant(other, 1)) for label, other in others.items()}
+
+
+def ghosts(arm, what=""):
+    return {f"in {n}{what}": (arm(32, n), arm(2, n)) for n in (32, 128)}
+
+
+def loses_more(arm, than, norm="BN"):
+    return {f"than {other}": (change(arm, other), change(arm, norm)) for other in than}
+
+
+def gains_of(*norms, sizes):
+    return {
+        f"{norm}, {label}": pair
+        for norm in norms
+        for label, pair in gains(norm, *PENALTIES, sizes=sizes).items()
+    }
+
+
+def against_both(arm):
+    """GN + L1 and each of the other two experiments."""
+    return {f"than {other}": (arm("GN + L1"), arm(other)) for other in ("BN + L1 + L2", "LN + L2")}
+
+
+def steadier(name, a, *others):
+    return {f"{a}, than {b}": (unsteadiness(name, b), unsteadiness(name, a)) for b in others}
+
+
+# The file, the kind ("−", "/" or the margin of a claim of sameness), and the arms by their labels.
+COMPARED = {
+    "a1": ("faster", "/", fewer_steps("BN")),
+    "a2": ("faster", "/", fewer_steps("BN", shared=True)),
+    "a3": ("faster", "/", less_time()),
+    "a4": ("largest_rate", "/", largest_rates(*(("BN", n) for n in NETWORKS))),
+    "a5": ("largest_rate", "/", largest_rates(*(("LN", n) for n in NETWORKS), ("GN", "CNN"))),
+    "a6": ("two_starts", "−", from_start("default")),
+    "a7": ("two_starts", "−", from_start("He")),
+    "a8": ("gradients", "/", at_starts(False, "N(0, 0.01)", "Xavier")),
+    "a9": ("gradients", "/", at_starts(True, "N(0, 0.01)", "Xavier", "He")),
+    "a10": ("gradient_growth", "/", spreads("gradient_growth", ("CNN", PLAIN_CNN))),
+    "a11": (
+        "gradient_growth",
+        "/",
+        {n: (growth("growth", n, "BN"), growth("growth", n, "none")) for n in ("CNN", "MLP")},
+    ),
+    "a12": ("gradient_growth", "/", calmed()),
+    "a13": ("very_deep", "−", deeper(False, *NORMS)),
+    "a14": ("very_deep", "−", deeper(True, "BN")),
+    "a15": ("smoothness", "/", smoother("BN")),
+    "b1": ("faster", "/", fewer_steps("LN")),
+    "b2": ("smoothness", "/", smoother("LN")),
+    "b3": ("layer_norm", "−", {"": (variant("LN", 1), variant("none", 1))}),
+    "b4": (
+        "layer_norm",
+        "−",
+        {n: (variant(n, 1), variant("LN", 1)) for n in ("LN-simple", "AdaNorm")},
+    ),
+    "b5": (
+        "layer_norm",
+        "−",
+        of_variants("LN-simple", both="DetachNorm", σ="σ detached", μ="μ detached"),
+    ),
+    "c1": (
+        "batch_size",
+        0.3,
+        {f"{n}": (batch("GN", n), batch("GN", 32)) for n in (2, 4, 8, 16, 128)},
+    ),
+    "c2": ("batch_size_sqrt", 0.3, {"2": (square("GN", 2), square("GN", 32))}),
+    "c3": ("ghost", "−", ghosts(ghost) | ghosts(ghost_precise, ", precise")),
+    "c4": ("ghost", "−", {f"in {n}": (batch("GN", n), ghost(2, n)) for n in (32, 128)}),
+    "c5": (
+        "batch_size",
+        "−",
+        loses_more(batch, ("GN", "LN"))
+        | {"than GN, precise": (change(batch, "GN"), change(batch_precise, "BN"))},
+    ),
+    "c6": ("batch_size", "−", {"": (change(batch_precise, "BN"), change(batch, "BN"))}),
+    "c7": ("batch_size", "−", {"": (change(batch, "none"), change(batch, "BN"))}),
+    "c8": ("batch_size", "−", loses_more(batch, ("GN", "LN"), norm="none")),
+    "c9": ("batch_size_sqrt", "−", loses_more(square, ("none", "GN"))),
+    "d1": ("sparsity", "−", {"": (zeros("proximal"), zeros("subgradient"))}),
+    "d2": (
+        "sparsity",
+        "−",
+        {
+            "subgradient, than without L1": (sparse("subgradient"), sparse("no penalty")),
+            "proximal, than subgradient": (sparse("proximal"), sparse("subgradient")),
+        },
+    ),
+    "d3": ("equilibrium", "1.1", {s: turning(s) for s in rows("equilibrium")["setting"].unique()}),
+    "d4": ("matched_rate", 0.5, {"": (rate("L2"), rate("no L2, matched rate"))}),
+    "d5": ("matched_rate", "−", {"": (rate("L2"), rate("no L2"))}),
+    "d6": ("few_images", "−", gains("BN", *PENALTIES)),
+    "d7": (
+        "l2_or_rate",
+        "−",
+        {label: (l2_or(s), l2_or("no L2, rate x 1")) for label, s in SETTINGS_OF_L2.items()},
+    ),
+    "d8": ("few_images", "−", gains_of("GN", "LN", sizes=SIZES[:1])),
+    "d9": ("few_images", "−", gains_of("GN", "LN", "BN", sizes=SIZES[1:])),
+    "d10": ("few_images", "−", gains("GN", "augmentation", sizes=SIZES)),
+    "d11": ("few_images", "−", gains("GN", "dropout", sizes=SIZES)),
+    "d12": ("replicate", "−", against_both(replicate)),
+    "d13": ("replicate", "−", {"": (replicate("GN + L1"), replicate("GN"))}),
+    "d14": ("source", "−", against_both(source)),
+    "d15": ("constant", "/", steadier("constant", "GN + L1", "BN + L1 + L2", "LN + L2")),
+    "d16": (
+        "replicate",
+        "/",
+        steadier("replicate", "GN + L1", "GN") | steadier("replicate", "BN + L1", "BN + L1 + L2"),
+    ),
+}
