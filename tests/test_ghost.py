@@ -1,4 +1,4 @@
-"""Ghost batches against torch's BatchNorm2d, applied to one chunk after another."""
+"""Ghost batches against torch's BatchNorm2d chunk by chunk, and BN's other statistics."""
 
 import dataclasses
 import functools
@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from backstage.evidence import grids
-from backstage.evidence.grids import GRIDS
-from backstage.evidence.measures.ghost import GhostBatchNorm, ghost_batches
-from backstage.evidence.measures.training import bn_statistics
-from utils import Experiment
+from backstage.evidence import bn_statistics, sweep
+from backstage.evidence.measures import batch_size, ghost
+from backstage.evidence.measures.ghost import GhostBatchNorm
+from s6_model import Net
+from utils import Experiment, fit, normalize
 
 close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
@@ -52,25 +52,63 @@ def test_an_image_depends_on_its_ghost_batch_alone():
 
 
 def test_only_the_norms_batch_varies():
-    settings = GRIDS["ghost"].settings.values()
+    settings = ghost.settings().values()
     assert {(e.batch_size, e.norm_batch) for e in settings} == {
         (batch, n) for batch in (32, 128) for n in (2, 4, 8, 16, 32)
     }
-    plain = GRIDS["batch_size"].settings
+    plain = batch_size.settings()
     for e in settings:
         assert (e.lr, e.epochs, e.norm) == (plain[f"BN, batch {e.batch_size}"].lr, 6, "BN")
-        assert dataclasses.asdict(e).keys() - {"norm_batch"} == {
-            field.name for field in dataclasses.fields(Experiment)
-        }
 
 
 def test_whole_ghost_batches_train_as_plain_bn():
-    data = grids.sweep_data("digits", 300)
-    ghost = dataclasses.replace(GRIDS["ghost"].settings["BN 32 in 32"], epochs=1)
-    plain = Experiment(**{f.name: getattr(ghost, f.name) for f in dataclasses.fields(Experiment)})
-    ours, theirs = ghost_batches(ghost, 1, data), bn_statistics(plain, 1, data)
+    data = sweep.data_of("digits", 300)
+    whole = dataclasses.replace(ghost.settings()["BN 32 in 32"], epochs=1)
+    plain = Experiment(**{f.name: getattr(whole, f.name) for f in dataclasses.fields(Experiment)})
+    ours, theirs = ghost.measure(whole, 1, data), batch_size.measure(plain, 1, data)
     assert ours.keys() == theirs.keys()
     for column in ("train_loss", "test_loss", "precise_test_loss", "batch_test_loss"):
         assert ours[column] == pytest.approx(theirs[column], rel=0.02)
-    fewer = ghost_batches(dataclasses.replace(ghost, norm_batch=2), 1, data)
+    fewer = ghost.measure(dataclasses.replace(whole, norm_batch=2), 1, data)
     assert fewer["train_loss"] != pytest.approx(theirs["train_loss"], rel=0.02)
+
+
+# ------------------------------------------------------------------------- BN's other statistics
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data = sweep.data_of("digits", 300)
+    return fit(Experiment(norm="BN", epochs=1, batch_size=8), data, device="cpu"), data
+
+
+def pixels(images):
+    return normalize(images.x.float() / 255)
+
+
+def test_precise_statistics_are_those_of_all_images_at_once(trained):
+    run, data = trained
+    before = [buffer.clone() for buffer in run.model.buffers()]
+    precise = bn_statistics.with_precise_statistics(run.model, data.train)
+    first = precise.features[0](pixels(data.train)).double()
+    bn = precise.features[1]
+    assert torch.allclose(bn.running_mean.double(), first.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(bn.running_var.double(), first.var((0, 2, 3)), rtol=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.buffers(), strict=True))
+
+
+def test_batch_statistics_are_those_of_training_mode(trained):
+    run, data = trained
+    loss, accuracy = bn_statistics.evaluate_by_batch(run.model, data.test, 360)
+    oracle = Net("BN")
+    oracle.load_state_dict(run.model.state_dict())
+    logits = oracle.train()(pixels(data.test))
+    assert loss == pytest.approx(nn.functional.cross_entropy(logits, data.test.y).item(), rel=1e-4)
+    right = (logits.argmax(1) == data.test.y).float().mean().item()
+    assert accuracy == pytest.approx(right, abs=0.003)
+
+
+@pytest.mark.parametrize("norm", ["GN", "LN", "none", "BN"])
+def test_batch_mates_move_an_image_under_bn_alone(norm):
+    moved = bn_statistics.effect_of_batch_mates(norm)
+    assert moved > 1 if norm == "BN" else moved <= 1e-6

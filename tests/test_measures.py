@@ -17,7 +17,7 @@ from backstage.evidence.measures import (
     gradients,
     largest_rate,
     layer_norm,
-    sgd,
+    runs,
     smoothness,
     very_deep,
     with_without,
@@ -51,15 +51,15 @@ def test_each_setting_has_a_name_of_its_own(module, rows):
 
 
 def test_a_part_of_the_images_has_every_digit_in_proportion(digits):
-    part = sgd.part(digits.train, 350)
+    part = runs.part(digits.train, 350)
     whole = digits.train.y.bincount()
     assert len(part) == 350
     assert (part.y.bincount() - whole / 2).abs().max() <= 1
-    assert torch.equal(part.x, sgd.part(digits.train, 350).x)
+    assert torch.equal(part.x, runs.part(digits.train, 350).x)
 
 
 def test_validation_images_are_taken_out_of_the_training_set(digits):
-    data = sgd.with_validation(digits, 100)
+    data = runs.with_validation(digits, 100)
     assert (len(data.train), len(data.val)) == (600, 100)
     pixels = {tuple(x.flatten().tolist()) for x in data.train.x}
     assert not any(tuple(x.flatten().tolist()) in pixels for x in data.val.x)
@@ -75,7 +75,7 @@ def test_with_without_trains_as_a_plain_loop_in_torch_does(norm, digits):
     model = Net(norm).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     for epoch in range(1, 6):
-        for x, y in sgd.epoch_of(digits.train, 128, 3, epoch):
+        for x, y in runs.epoch_of(digits.train, 128, 3, epoch):
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -419,7 +419,7 @@ def test_the_largest_rate_is_the_last_that_trained(digits):
     assert row["largest_rate"] == max(trained)
     above = [a for rate, a in row["tried"] if rate > row["largest_rate"]]
     assert above and max(above) < 0.5
-    assert largest_rate.accuracy_at(1e9, setting, 0, sgd.with_validation(digits, 50)) == 0
+    assert largest_rate.accuracy_at(1e9, setting, 0, runs.with_validation(digits, 50)) == 0
 
 
 def test_small_rates_that_take_too_long_do_not_hide_a_larger_one_that_trains(digits, monkeypatch):

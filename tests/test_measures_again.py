@@ -17,8 +17,8 @@ from backstage.evidence.measures import (
     l2_or_rate,
     new_domain,
     pre_post_norm,
+    runs,
     scale_free_smoothness,
-    short,
     sigma_detached,
     two_starts,
 )
@@ -78,7 +78,7 @@ def test_nothing_corrects_hes_weights_for_padding():
 def test_l2_on_all_or_nothing_is_the_short_run(part, l2, digits):
     experiment = l2_or_rate.PartExperiment(steps=4, l2=l2, l2_on=part, seed=1)
     plain = few_images.SmallExperiment(norm="BN", steps=4, l2=l2, seed=1)
-    ours, theirs = l2_or_rate.trained(experiment, digits), short.train(plain, digits.train)
+    ours, theirs = l2_or_rate.trained(experiment, digits), runs.train(plain, digits.train)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 

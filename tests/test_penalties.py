@@ -1,4 +1,4 @@
-"""What the measures of penalties compute, against torch, closed forms and plain SciPy."""
+"""What the measures of penalties compute, against torch and closed forms."""
 
 import json
 from collections import defaultdict
@@ -8,49 +8,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from scipy import stats
 from torch import nn
 
 import utils
-from backstage.evidence import grids, results, scaling, sentences
-from backstage.evidence.claim import judge, judged_lines
-from backstage.evidence.claimed import penalties
+from backstage.evidence import scaling
 from backstage.evidence.measures import (
     equilibrium,
     few_images,
     matched_rate,
     penalty_path,
-    short,
+    runs,
     sparsity,
 )
-from backstage.evidence.statistics import CONTRADICTED, NOT_DETECTED, NOT_SHOWN, SHOWN, SUPPORTED
 from s6_model import Net, penalized
-
-pytestmark = pytest.mark.usefixtures("quick_statistics")
-
-
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [
-        ("penalty_path", 4 * (1 + 9 + 9)),
-        ("sparsity", 3),
-        ("equilibrium", 5),
-        ("matched_rate", 3),
-        ("few_images", 4 * (3 * 4 + 2)),
-        ("few_images_tune", 4 * 3 * 2 * 5),
-    ],
-)
-def test_each_setting_is_there_once(name, rows):
-    settings = grids.GRIDS[name].settings
-    assert len(settings) == len(set(settings.values())) == rows
-
 
 # ------------------------------------------------------------------------------------ training
 
 
 def test_a_short_run_is_adam_with_weight_decay_on_the_weights(digits):
-    experiment = short.ShortExperiment(norm="GN", l2=0.03, steps=6, seed=2)
-    found = short.train(experiment, digits.train)
+    experiment = runs.ShortExperiment(norm="GN", l2=0.03, steps=6, seed=2)
+    found = runs.train(experiment, digits.train)
     torch.manual_seed(2)
     model = Net("GN")
     weights = penalized(model)
@@ -114,19 +91,19 @@ def test_a_step_of_l1_is_the_textbooks(proximal, digits):
             by = 0.3 * 0.05
             moved = F.softshrink(moved, by) if proximal else moved - by * p.detach().sign()
         assert torch.allclose(a, moved, atol=1e-5)
-    assert ((short.weights(found) == 0).any()).item() == proximal
+    assert ((runs.weights(found) == 0).any()).item() == proximal
 
 
 def test_pruning_takes_the_smallest_weights_of_the_network():
     torch.manual_seed(0)
     model = Net("GN")
-    before = short.weights(model).clone()
-    after = short.weights(sparsity.pruned(model, 0.7))
+    before = runs.weights(model).clone()
+    after = runs.weights(sparsity.pruned(model, 0.7))
     gone = after == 0
     assert gone.double().mean() == pytest.approx(0.7, abs=1e-3)
     assert before[gone].abs().max() < before[~gone].abs().min()
     assert torch.equal(after[~gone], before[~gone])
-    assert torch.equal(short.weights(model), before)
+    assert torch.equal(runs.weights(model), before)
 
 
 # -------------------------------------------------------------------------------- under a norm
@@ -187,131 +164,6 @@ def test_each_seed_draws_images_of_its_own(digits):
     assert one.train.y.bincount().min() >= 17
 
 
-# ------------------------------------------------------- verdicts: on made-up rows, then stored
-
-
-def sparse_rows(zeros=30.0, kept=20.0, seeds=6):
-    """Proximal L1 has so many percent of zeros, and each way keeps more than the one before."""
-    generator, order = np.random.default_rng(0), ["no penalty", "subgradient", "proximal"]
-    for task in grids.tasks("sparsity", seeds):
-        noise = generator.normal(0, 0.5)
-        row = results.identity(task) | {"status": "ok", "test_accuracy": 0.95, "below_1e-3": 0.1}
-        row |= {"zeros": 0.0 if task.setting != "proximal" else (zeros + noise) / 100}
-        row |= {"pruned_50": 0.9, "pruned_70": 0.8}
-        yield row | {"pruned_90": (40 + kept * order.index(task.setting) + noise) / 100}
-
-
-@pytest.mark.parametrize(
-    "kept, expected", [(20, SUPPORTED), (-15, CONTRADICTED), (0, NOT_DETECTED)]
-)
-def test_the_verdicts_on_pruning_follow_what_is_kept(tmp_path, kept, expected):
-    results.write_rows(tmp_path / "sparsity.jsonl", sparse_rows(kept=kept))
-    claims = [c for c in penalties.CLAIMS if c.family == penalties.SPARSITY]
-    assert list(judge(claims, tmp_path)["verdict"]) == [SUPPORTED, expected, expected]
-    line = penalties.never_zero(tmp_path)
-    assert line.verdict == SUPPORTED and line.effect.startswith("0.00% at most (proximal: 29.")
-
-
-def test_zeros_by_subgradient_would_contradict(tmp_path):
-    rows = [r | {"zeros": 0.2} for r in sparse_rows()]
-    results.write_rows(tmp_path / "sparsity.jsonl", rows)
-    assert penalties.never_zero(tmp_path).verdict == CONTRADICTED
-
-
-@pytest.mark.parametrize("off, expected", [(1.0, SHOWN), (1.2, NOT_SHOWN)])
-def test_the_verdict_on_the_angle_follows_the_formula(tmp_path, off, expected):
-    rows = [
-        results.identity(t)
-        | {"status": "ok", "angle": off * (1 + 0.001 * t.seed) * (2 * s.lr * s.l2) ** 0.5}
-        for t in grids.tasks("equilibrium", 3)
-        for s in [grids.GRIDS["equilibrium"].settings[t.setting]]
-    ]
-    results.write_rows(tmp_path / "equilibrium.jsonl", rows)
-    line = penalties.equilibrium(tmp_path)
-    assert line.verdict == expected and line.effect.startswith(f"{off:.2f}×")
-
-
-@pytest.mark.parametrize("points, expected", [(0.0, SHOWN), (1.0, NOT_SHOWN)])
-def test_the_verdict_on_the_matched_rate(tmp_path, points, expected):
-    generator, rows = np.random.default_rng(0), []
-    for task in grids.tasks("matched_rate", 10):
-        better = points if task.setting == "L2" else 0.0
-        accuracy = (95 + better + generator.normal(0, 0.1)) / 100
-        rows.append(results.identity(task) | {"status": "ok", "test_accuracy": accuracy})
-    results.write_rows(tmp_path / "matched_rate.jsonl", rows)
-    assert penalties.only_a_rate(tmp_path).verdict == expected
-
-
-def test_a_sentence_of_sameness_follows_its_verdict():
-    row = {"mean": 0.1, "low": -0.1, "high": 0.3, "verdict": SHOWN}
-    said = "A is the same as B within ±0.5 points: +0.100 [-0.100, +0.300] points (90% interval)."
-    assert sentences.same(row, "A", "B", "±0.5 points") == said
-    said = sentences.same(row | {"verdict": NOT_SHOWN}, "A", "B", "±10%", ratio=True)
-    assert said.startswith("A is not shown to be the same as B within ±10%: 1.11× [0.90, 1.35]")
-
-
-def stored(name, setting, value):
-    """One value per seed, in the order of the seeds, from the file itself."""
-    lines = (ROOT / "results" / f"{name}.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["setting"] == setting]
-    return np.array([value(row) for row in sorted(rows, key=lambda row: row["seed"])])
-
-
-def inside(difference, margin):
-    low = stats.ttest_1samp(difference, -margin, alternative="greater").pvalue
-    high = stats.ttest_1samp(difference, margin, alternative="less").pvalue
-    return max(low, high) < 0.05
-
-
-def test_the_verdicts_of_sameness_come_out_by_plain_scipy_too():
-    l2, matched = (
-        stored("matched_rate", setting, lambda row: 100 * row["test_accuracy"])
-        for setting in ("L2", "no L2, matched rate")
-    )
-    expected = SHOWN if inside(l2 - matched, 0.5) else NOT_SHOWN
-    assert penalties.only_a_rate().verdict == expected
-
-    def log_ratio(row):
-        return np.log(row["angle"] / (2 * row["lr"] * row["l2"]) ** 0.5)
-
-    ratios = [stored("equilibrium", s, log_ratio) for s in grids.GRIDS["equilibrium"].settings]
-    expected = SHOWN if all(inside(r, np.log(1.1)) for r in ratios) else NOT_SHOWN
-    assert penalties.equilibrium().verdict == expected
-
-
-def test_the_verdicts_of_the_claims_come_out_by_plain_scipy_too():
-    def percent(column):
-        return lambda row: 100 * row[column]
-
-    def difference(grid, column, a, b):
-        return stored(grid, a, percent(column)) - stored(grid, b, percent(column))
-
-    sparse = [
-        difference("sparsity", "zeros", "proximal", "subgradient"),
-        difference("sparsity", "pruned_90", "subgradient", "no penalty"),
-        difference("sparsity", "pruned_90", "proximal", "subgradient"),
-    ]
-    effect = [difference("matched_rate", "test_accuracy", "L2", "no L2")]
-    few, rivals = (
-        [
-            difference("few_images", "test_accuracy", c.a, c.b)
-            for c in penalties.CLAIMS
-            if c.family == family
-        ]
-        for family in (penalties.FEW, penalties.RIVALS)
-    )
-    expected = []
-    for family in (sparse, effect, few, rivals):
-        p = np.array([stats.ttest_1samp(d, 0).pvalue for d in family])
-        order = p.argsort()
-        corrected = np.empty(len(p))
-        corrected[order] = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-        for d, small in zip(family, corrected < 0.05, strict=True):
-            direction = SUPPORTED if d.mean() > 0 else CONTRADICTED
-            expected.append(direction if small else NOT_DETECTED)
-    assert [line.verdict for line in judged_lines(penalties.CLAIMS)] == expected
-
-
 def test_the_strengths_for_few_images_are_those_that_the_validation_images_chose():
     rows = [json.loads(s) for s in (ROOT / "results" / "few_images_tune.jsonl").open()]
     assert {row["seed"] for row in rows} == {0, 1}
@@ -325,46 +177,11 @@ def test_the_strengths_for_few_images_are_those_that_the_validation_images_chose
             assert len(losses) == 5 and strength == min(losses, key=lambda k: sum(losses[k]))
 
 
-def few_images_rows(gain):
-    """Ten seeds of every setting; whatever is added to a norm gains so many points."""
-    generator = np.random.default_rng(0)
-    for task in grids.tasks("few_images", 10):
-        setting = grids.GRIDS["few_images"].settings[task.setting]
-        plain = not (setting.l1 or setting.l2 or setting.augment or setting.dropout)
-        points = 90 + task.seed + (0 if plain else gain) + generator.normal(0, 0.01)
-        yield results.identity(task) | {"status": "ok", "test_accuracy": points / 100}
-
-
-@pytest.mark.parametrize("gain, verdict", [(1, SUPPORTED), (-1, CONTRADICTED), (0, NOT_DETECTED)])
-def test_the_line_on_few_images_follows_its_rows(tmp_path, gain, verdict):
-    results.write_rows(tmp_path / "few_images.jsonl", list(few_images_rows(gain)))
-    line = penalties.few_images(tmp_path)
-    assert (line.verdict, line.seeds) == (verdict, 10)
-    held = 36 if gain == 1 else 0
-    assert line.effect.startswith(f"{held} of 36 gains are supported")
-
-
 @pytest.mark.parametrize("norm", ["BN", "LN", "GN"])
-def test_under_a_norm_l2_is_a_rate_and_the_line_says_so(norm):
+def test_under_a_norm_l2_is_a_rate(norm):
     matched, unmatched = scaling.unmatched(norm)
     assert matched <= 1e-12 < 1e-2 < unmatched
-    assert penalties.same_as_a_rate().verdict == SUPPORTED
 
 
 def test_without_a_norm_no_rate_replaces_l2():
     assert scaling.unmatched("none")[0] > 1e-4
-
-
-@pytest.mark.parametrize("matched, unmatched", [(1e-3, 1.0), (1e-15, 1e-13)])
-def test_a_run_that_no_rate_replaces_contradicts_the_line(monkeypatch, matched, unmatched):
-    monkeypatch.setattr(scaling, "unmatched", lambda norm: (matched, unmatched))
-    assert penalties.same_as_a_rate().verdict == CONTRADICTED
-
-
-@pytest.mark.parametrize(
-    "row, text",
-    [((0.031, -0.033, 0.095), "+0.031 [-0.033, +0.095] points"),
-     ((35.34, 28.418, 42.262), "+35.3 [+28.4, +42.3] points")],
-)  # fmt: skip
-def test_a_wide_interval_shows_no_digits_that_it_does_not_know(row, text):
-    assert sentences.interval(dict(zip(("mean", "low", "high"), row, strict=True))) == text

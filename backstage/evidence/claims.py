@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from backstage.evidence.claim import Line, judge
-from backstage.evidence.claimed import batch_size, does_it_replicate, penalties, why_it_works
+from backstage.evidence.claimed import penalties, why_it_works
 from backstage.evidence.grids import EvidenceError
 from backstage.evidence.results import RESULTS
 from backstage.files import replace_part
 from utils import REPOSITORY
 
 # In the notebooks' order.
-MODULES = (why_it_works, batch_size, penalties, does_it_replicate)
+MODULES = (why_it_works, penalties)
 CLAIMS = [claim for module in MODULES for claim in module.CLAIMS]
 FAMILIES = {claim.family.name: claim.family for claim in CLAIMS}
 

@@ -8,8 +8,8 @@ turns, slants, stretches and shifts.
 
 from dataclasses import replace
 
-from backstage.evidence.measures import training
-from backstage.evidence.measures.ghost import GhostExperiment, ghost_batches
+from backstage.evidence.measures import ghost, runs
+from backstage.evidence.measures.ghost import GhostExperiment
 from s6_model import NORMS
 from utils import THREE_EXPERIMENTS, Data, Experiment
 
@@ -47,6 +47,6 @@ def ghosts() -> dict[str, Experiment]:
 
 
 def measure_ghost(experiment: Experiment, seed: int, data: Data) -> dict:
-    """``ghost_batches`` or, for GN, ``final_epoch``."""
-    ghost = isinstance(experiment, GhostExperiment)
-    return (ghost_batches if ghost else training.final_epoch)(experiment, seed, data)
+    """``ghost.measure`` or, for GN, ``final_epoch``."""
+    is_ghost = isinstance(experiment, GhostExperiment)
+    return (ghost.measure if is_ghost else runs.final_epoch)(experiment, seed, data)

@@ -12,7 +12,7 @@ import torch
 
 from backstage.evidence.bn_statistics import evaluate_by_batch
 from backstage.evidence.measures import faster
-from backstage.evidence.measures.sgd import with_validation
+from backstage.evidence.measures.runs import with_validation
 from utils import Data, evaluate
 
 

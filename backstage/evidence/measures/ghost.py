@@ -85,6 +85,3 @@ def measure(experiment: GhostExperiment, seed: int, data: Data) -> dict:
     plain.load_state_dict(run.model.state_dict())
     other = with_other_statistics(Run(plain, run.history), data, experiment.norm_batch)
     return outcome(run, data) | other
-
-
-ghost_batches = measure

@@ -21,7 +21,7 @@ from torch import nn
 
 from backstage.evidence.measures import gradients
 from backstage.evidence.measures.gradients import growth_per_layer
-from backstage.evidence.measures.sgd import endless, step
+from backstage.evidence.measures.runs import endless, step
 from s6_model import NORMS
 from utils import Data
 

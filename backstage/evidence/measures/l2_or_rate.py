@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from backstage.evidence.measures.few_images import CHOSEN, SmallExperiment, drawn
-from backstage.evidence.measures.short import score, supply
+from backstage.evidence.measures.runs import score, supply
 from s6_model import Net
 from utils import Data, make_optimizer
 

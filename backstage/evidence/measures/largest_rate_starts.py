@@ -12,7 +12,7 @@ from itertools import product
 import torch
 
 from backstage.evidence.measures.largest_rate import RATES, last_true
-from backstage.evidence.measures.sgd import endless, step, with_validation
+from backstage.evidence.measures.runs import endless, step, with_validation
 from backstage.evidence.measures.two_starts import STARTS, started
 from s6_model import NORMS, Net
 from utils import Data, evaluate

@@ -18,8 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from backstage.evidence.measures.sgd import epoch_of, part, step
-from backstage.evidence.measures.training import trained
+from backstage.evidence.measures.runs import epoch_of, part, step, trained
 from s6_model import Net
 from utils import Data, Experiment, evaluate, load_data, normalize, split_validation
 

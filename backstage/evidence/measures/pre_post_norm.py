@@ -15,7 +15,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from backstage.evidence.measures.sgd import endless, part, step
+from backstage.evidence.measures.runs import endless, part, step
 from utils import Data, evaluate
 
 

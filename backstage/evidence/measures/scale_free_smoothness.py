@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from backstage.evidence.measures import smoothness
 from backstage.evidence.measures.gradients import convolutions
-from backstage.evidence.measures.sgd import endless, part, step
+from backstage.evidence.measures.runs import endless, part, step
 from backstage.evidence.measures.smoothness import LEVELS, norm_of
 from backstage.evidence.measures.two_starts import STARTS, started
 from s6_model import NORMS, Net

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backstage.evidence.measures import layer_norm
-from backstage.evidence.measures.sgd import endless, part, with_validation
+from backstage.evidence.measures.runs import endless, part, with_validation
 from utils import Data, evaluate
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from backstage.evidence.bn_statistics import evaluate_by_batch
-from backstage.evidence.measures.sgd import epoch_of, part, step, with_validation
+from backstage.evidence.measures.runs import epoch_of, part, step, with_validation
 from backstage.evidence.measures.with_without import RATES
 from s6_model import NORMS, Net
 from utils import Data, evaluate
