@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from backstage.evidence.claim import Line, judge
-from backstage.evidence.claimed import penalties, why_it_works
+from backstage.evidence.claimed import penalties
 from backstage.evidence.grids import EvidenceError
 from backstage.evidence.results import RESULTS
 from backstage.files import replace_part
 from utils import REPOSITORY
 
 # In the notebooks' order.
-MODULES = (why_it_works, penalties)
+MODULES = (penalties,)
 CLAIMS = [claim for module in MODULES for claim in module.CLAIMS]
 FAMILIES = {claim.family.name: claim.family for claim in CLAIMS}
 

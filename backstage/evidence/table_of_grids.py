@@ -9,6 +9,7 @@ from backstage.evidence.measures import (
     backward_theorem,
     batch_size,
     cost,
+    covariate_shift,
     equilibrium,
     fashion,
     faster,
@@ -128,6 +129,11 @@ GRIDS = {
         "Is it the right angle to the weights that σ's derivative is good for?",
         sigma_detached.settings(),
         sigma_detached.measure,
+    ),
+    "covariate_shift": Grid(
+        "Does BN train as fast if noise shifts what it puts out?",
+        covariate_shift.settings(),
+        covariate_shift.measure,
     ),
     # Batch size
     "batch_size": Grid(

@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 import torch
 from torch import Tensor, nn
 
-from backstage.evidence.measures.sgd import endless, part, step
+from backstage.evidence.measures.runs import endless, part, step
 from backstage.evidence.measures.two_starts import started
 from s6_model import Net, make_norm
 from utils import Data
