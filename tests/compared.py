@@ -155,6 +155,7 @@ rate = arms("matched_rate", "setting")
 few = arms("few_images", "setting")
 l2_or = arms("l2_or_rate", "setting")
 replicate, source = arms("replicate", "setting"), arms("source", "setting")
+clothes = arms("fashion_experiments", "setting")
 
 
 def gains(norm, *what, sizes=SIZES[:1]):
@@ -327,4 +328,9 @@ COMPARED = {
         "/",
         steadier("replicate", "GN + L1", "GN") | steadier("replicate", "BN + L1", "BN + L1 + L2"),
     ),
+}
+# The same findings on Fashion-MNIST.
+ON_CLOTHES = {
+    "d12": ("fashion_experiments", "−", against_both(clothes)),
+    "d13": ("fashion_experiments", "−", {"": (clothes("GN + L1"), clothes("GN"))}),
 }

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from compared import COMPARED, growth, rows, start
+from compared import COMPARED, ON_CLOTHES, growth, rows, start
 from conftest import ROOT
 from scipy import stats
 from statsmodels.stats.power import TTestPower
@@ -21,7 +21,7 @@ def differences(kind, a, b):
 
 
 FAMILIES = {}  # of each file: (finding, label) of what is tested for a difference
-for finding, (file, kind, parts) in COMPARED.items():
+for finding, (file, kind, parts) in (*COMPARED.items(), *ON_CLOTHES.items()):
     for label, pair in parts.items() if kind in ("−", "/") else ():
         FAMILIES.setdefault(file, {})[finding, label] = differences(kind, *pair)
 
@@ -68,9 +68,9 @@ def times(ratio):
     return f"{digit}·10{str(int(power)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
-def printed(finding, label):
+def printed(finding, label, table=COMPARED):
     """Of one comparison: how the page has it, and its verdict."""
-    file, kind, parts = COMPARED[finding]
+    file, kind, parts = table[finding]
     d = differences(kind, *parts[label])
     ratio = kind in ("/", "1.1")
     look = (lambda x: times(np.exp(x))) if ratio else "{:+.2f}".format
@@ -109,6 +109,21 @@ def test_numbers_and_verdict_of_a_finding_are_those_of_its_rows(finding):
     assert cells[5].startswith(f"**{all_of.pop() if len(all_of) == 1 else 'mixed'}**")
     assert cells[6] == str(len(next(iter(parts.values()))[0]))
     assert cells[7] == f"[{file}](../results/{file}.jsonl)"
+
+
+@pytest.mark.parametrize("finding", COMPARED)
+def test_what_is_said_of_fashion_mnist_is_in_its_rows(finding):
+    cell = LINES[finding].strip("| ").split(" | ")[4].strip()
+    if finding not in ON_CLOTHES:
+        assert cell == "–"
+        return
+    file, _, parts = ON_CLOTHES[finding]
+    found = [printed(finding, label, ON_CLOTHES) for label in parts]
+    assert all(text in cell for text, _ in found)
+    all_of = {verdict for _, verdict in found}
+    verdict = all_of.pop() if len(all_of) == 1 else "mixed"
+    assert cell.startswith(f"**{verdict}**, {len(next(iter(parts.values()))[0])} seeds")
+    assert cell.endswith(f"[{file}](../results/{file}.jsonl)")
 
 
 def test_every_finding_of_the_page_is_compared():
