@@ -1,8 +1,8 @@
-"""How far L2 lets the weights under a norm turn per step: 1706.05350's equilibrium.
+"""How far L2 lets the weights under a norm turn per step: 2006.08419's angle, in equilibrium.
 
 The gradient of scale-invariant weights is perpendicular to them, so each step of plain SGD
 lengthens w, and L2 shortens it by the factor 1 − ηλ. Where both balance, w turns by an angle of
-√(2ηλ) per step, whatever the size it started from.
+√(2ηλ) per step (√(2ηλ/(1 + α)) with momentum α), whatever the size it started from.
 """
 
 from dataclasses import dataclass

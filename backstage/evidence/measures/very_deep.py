@@ -1,8 +1,9 @@
 """What deep CNNs learn in one epoch, with and without a norm, against their depth.
 
-The networks are those of ``gradients.py``, from He's initialization, the best start that plain
-networks without a norm have: the claim that BN made very deep CNNs trainable (1502.03167's
-consequence; 1512.03385, section 3.4) has to hold against it, and at each arm's best rate.
+The networks are those of ``gradients.py``, from He's initialization, 1.15 times as large for the
+zero padding of small maps, which suits the network without a norm: that BN makes very deep CNNs
+trainable (1512.03385, section 3.4, trains with it) has to hold against such a start, and at each
+arm's best rate. Fixup (1901.09321) and NFNets (2102.06171) train deep without a norm.
 
 The rate falls to nothing in a straight line: at a constant one, one epoch would end with BN's
 running averages behind its weights (``with_without.py``), and its test accuracy would show that.
