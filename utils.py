@@ -1,15 +1,15 @@
 """Data, training and plots for the notebooks; ``s6_model`` has the network.
 
-Three parts, in this order: **data** (MNIST as tensors, split and augmented), **training** (``fit``
-trains an ``Experiment`` and returns a ``Run``), **plots** (figures from histories and arrays).
-What they stand on comes last: devices, files, downloads, checkpoints and processes. You can follow
-the course without that part.
+In this order: **data** (MNIST as tensors, split and augmented), **training** (``fit`` trains an
+``Experiment`` and returns a ``Run``) and **plots** (of histories and predictions). What they stand
+on comes last, below a line: you can follow the course without it.
 
-Where ``SMOKE_TEST=1`` is in the environment, data sets and runs are short, so that the notebooks
-can be tested in seconds.
+With ``SMOKE_TEST=1`` in the environment, data sets and runs are short, so that the notebooks can be
+tested in seconds.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import math
@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 import tqdm.auto
@@ -43,7 +44,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
@@ -72,20 +73,13 @@ class Images:
     def __post_init__(self):
         x, y = self.x, self.y
         if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 1:
-            raise ValueError(
-                f"Images must be a uint8 tensor of shape (N, 1, H, W), not {_described(x)}."
-            )
+            raise ValueError("x must be a uint8 tensor of shape (N, 1, H, W), pixels of 0..255.")
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != x.shape[:1]:
-            raise ValueError(
-                f"Labels must be an int64 tensor of shape ({len(x)},), one per image, not "
-                f"{_described(y)}."
-            )
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) <= 9:
-            raise ValueError(f"Labels must lie in 0..9, not in {int(y.min())}..{int(y.max())}.")
+            raise ValueError(f"y must be an int64 tensor of {len(x)} labels, one per image.")
+        if len(y) and not 0 <= y.min() <= y.max() <= 9:
+            raise ValueError(f"The labels must lie in 0..9, not in {y.min()}..{y.max()}.")
         if not (0 <= self.mean <= 1 and 0 < self.std <= 1):
-            raise ValueError(
-                f"mean = {self.mean}, std = {self.std}: give those of the pixels scaled to [0, 1]."
-            )
+            raise ValueError("mean and std must be those of the pixels scaled to [0, 1].")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -97,12 +91,6 @@ class Images:
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 
-def _described(value) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
-
-
 @dataclass(frozen=True)
 class Data:
     """A data set: images to train on, to test on and, where there are any, to tune on."""
@@ -112,48 +100,48 @@ class Data:
     test: Images
     val: Images | None = None
 
+    def __post_init__(self):
+        for name, images in self.parts().items():
+            if not len(images):
+                raise ValueError(f"There are no {name} images: give at least one.")
+
+    def parts(self) -> dict[str, Images]:
+        """Those that are there, by their names."""
+        parts = {"training": self.train, "validation": self.val, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
+
     def __str__(self) -> str:
-        sizes = [f"{len(self.train):,} training", f"{len(self.test):,} test"]
-        if self.val is not None:
-            sizes.insert(1, f"{len(self.val):,} validation")
+        sizes = ", ".join(f"{len(images):,} {name}" for name, images in self.parts().items())
         height, width = self.train.x.shape[2:]
-        return f"{self.name}: {', '.join(sizes)} images of {height}x{width} pixels"
+        return f"{self.name}: {sizes} images of {height}x{width} pixels"
 
     def to(self, device: torch.device) -> "Data":
-        val = None if self.val is None else self.val.to(device)
+        val = self.val and self.val.to(device)
         return Data(self.name, self.train.to(device), self.test.to(device), val)
 
     def fingerprint(self) -> str:
         """Identifies the images and labels, as in "MNIST, 10000 + 0 + 10000 images, 696c6af6"."""
-        checksum, sizes = 0, []
-        for part in (self.train, self.val, self.test):
-            sizes.append(0 if part is None else len(part))
-            for tensor in () if part is None else (part.x, part.y):
+        sizes = " + ".join(str(len(part or ())) for part in (self.train, self.val, self.test))
+        checksum = 0
+        for part in self.parts().values():
+            for tensor in (part.x, part.y):
                 checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
-        return f"{self.name}, {' + '.join(map(str, sizes))} images, {checksum:08x}"
+        return f"{self.name}, {sizes} images, {checksum:08x}"
 
 
 def load_data(name: str = "mnist") -> Data:
-    """A data set: 60,000 + 10,000 images of ten digits, or of ten kinds of clothes.
+    """The data set "mnist", "fashion" (Fashion-MNIST, arXiv 1708.07747) or "digits" (scans).
 
-    It is looked for in ``$MNIST_ROOT`` (or ``$FASHION_ROOT``), then in the repository's ``data/``,
-    then downloaded to ``data/``. If none of these works, scikit-learn's 1,797 scanned digits take
-    MNIST's place, and a line says so.
-
-    Args:
-        name: ``"mnist"``, ``"fashion"`` for Fashion-MNIST (arXiv 1708.07747), or ``"digits"`` for
-            scikit-learn's digits.
+    It is looked for in ``$MNIST_ROOT`` (or ``$FASHION_ROOT``), then in the repository's
+    ``data/``, then downloaded to ``data/``. If none of these works, scikit-learn's 1,797 scanned
+    digits take MNIST's place, and a line says so.
 
     Raises:
-        ValueError: for another name.
-        DataError: where a file is not the published one, and is left as it is; or where
-            Fashion-MNIST cannot be had.
+        DataError: where a file is not the published one, or Fashion-MNIST cannot be had.
     """
     if name not in ("digits", *SOURCES):
         raise ValueError(f"Unknown data set {name!r}: use 'mnist', 'fashion' or 'digits'.")
-    data = None if name == "digits" else _find_or_download(SOURCES[name])
-    if data is None:
-        data = _scanned_digits()
+    data = _scanned_digits() if name == "digits" else _find_or_download(name)
     if _smoke_test():
         return Data(data.name, _stratified(data.train, 1_000)[0], _stratified(data.test, 300)[0])
     return data
@@ -184,30 +172,20 @@ def split_validation(data: Data, size: int = 5_000, seed: int = 0) -> Data:
 def normalize(x: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     """(N, 1, H, W) floats in [0, 1] -> the same with mean 0 and standard deviation 1.
 
-    Args:
-        x: the images.
-        mean, std: of the training set they belong to; by default MNIST's.
+    ``mean`` and ``std`` are those of the training set that the images belong to.
     """
-    if not x.is_floating_point():
-        raise TypeError(f"normalize takes floats from 0 to 1, not {x.dtype}: use x.float() / 255.")
-    if x.numel() and not -0.1 < x.min() <= x.max() < 1.1:  # interpolated ones may be a hair outside
-        raise ValueError(
-            f"normalize takes floats from 0 to 1, not from {x.min():g} to {x.max():g}: divide "
-            f"pixels of 0 to 255 by 255, and normalize them once."
-        )
+    # Interpolated images may be a hair outside.
+    if not x.is_floating_point() or (x.numel() and not -0.1 < x.min() <= x.max() < 1.1):
+        raise ValueError("normalize takes floats from 0 to 1: give it x.float() / 255, and once.")
     return (x - mean) / std
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turns, slants, stretches and shifts each image at random, as different hands would write it.
 
-    By up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. It works on the
-    whole batch at once, which is faster than one image at a time. The random numbers come from a
-    CPU generator whatever the device, so that all devices see the same images.
-
-    Args:
-        x: (N, 1, H, W) float32; what comes in from outside the image is 0.
-        generator: of the CPU.
+    By up to 10 degrees, a slant of 0.2, 12% in width and in height, and 1.5 pixels. ``x`` is
+    (N, 1, H, W) float32; what comes in from outside the image is 0. The generator is the CPU's
+    whatever the device, so that all devices see the same images.
     """
     if x.dtype != torch.float32:
         raise TypeError(f"augment takes float32 images, not {x.dtype}: use x.float().")
@@ -218,24 +196,21 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     angle, slant = uniform(10 * torch.pi / 180), uniform(0.2)
     width, height = 1 + uniform(0.12), 1 + uniform(0.12)
     # grid_sample counts an image's width from -1 to 1, so that a pixel is 2/W.
-    right, down = uniform(1.5 * 2 / x.shape[3]), uniform(1.5 * 2 / x.shape[2])
+    h, w = x.shape[2:]
+    right, down = uniform(1.5 * 2 / w), uniform(1.5 * 2 / h)
     cos, sin = angle.cos(), angle.sin()
     rows = [cos * width, (cos * slant - sin) * height, right]
     rows += [sin * width, (sin * slant + cos) * height, down]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(x.device)
-    # F.affine_grid's grid, as one matrix product instead of N small ones.
-    grid = theta @ _pixel_centres(*x.shape[2:]).to(x.device)  # (N, 2, H*W)
-    return F.grid_sample(x, grid.view(-1, 2, *x.shape[2:]).permute(0, 2, 3, 1), align_corners=False)
+    # F.affine_grid's grid, as one matrix product instead of N small ones: of x, y and 1 at each
+    # pixel's centre, (3, H*W).
+    ys, xs = ((2 * torch.arange(size, **_PLAIN) + 1) / size - 1 for size in (h, w))
+    centres = torch.stack([xs.repeat(h), ys.repeat_interleave(w), torch.ones(h * w, **_PLAIN)])
+    grid = (theta @ centres.to(x.device)).view(-1, 2, h, w).permute(0, 2, 3, 1)
+    return F.grid_sample(x, grid, align_corners=False)
 
 
 _PLAIN = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults have been set to
-
-
-def _pixel_centres(height: int, width: int) -> Tensor:
-    """x, y and 1 of each pixel, (3, H*W), x and y from -1 to 1 over the image."""
-    y, x = ((2 * torch.arange(size, **_PLAIN) + 1) / size - 1 for size in (height, width))
-    ones = torch.ones(height * width, **_PLAIN)
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), ones])
 
 
 # ------------------------------------------------------------------------------------ training
@@ -244,22 +219,14 @@ def _pixel_centres(height: int, width: int) -> Tensor:
 # (A test trains a few short runs and tells you.)
 RECIPE = 1
 
-COUNT = (int, lambda v: v >= 1, "a whole number from 1 up")
-STRENGTH = (float, lambda v: 0 <= v < math.inf, "a finite number from 0 up")
-SWITCH = (bool, lambda v: True, "True or False")
-
-# What each field of an Experiment may be: its type, a condition and both in words.
+# What the fields of an Experiment may be: their type, a condition and both in words.
 ALLOWED = {
     "norm": (str, lambda v: v in (*AXES, "none"), "'BN', 'LN', 'GN', 'IN' or 'none'"),
-    "groups": COUNT,
-    "l1": STRENGTH,
-    "l2": STRENGTH,
-    "mean_l1": SWITCH,
-    "epochs": COUNT,
-    "batch_size": COUNT,
+    "groups epochs batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "l1 l2": (float, lambda v: 0 <= v < math.inf, "a finite number from 0 up"),
+    "mean_l1 augment": (bool, lambda v: True, "True or False"),
     "lr": (float, lambda v: 0 < v < math.inf, "a finite number above 0"),
     "schedule": (str, lambda v: v in ("one-cycle", "constant"), "'one-cycle' or 'constant'"),
-    "augment": SWITCH,
     "plain_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "dropout": (float, lambda v: 0 <= v < 1, "a number from 0 up and below 1"),
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
@@ -268,11 +235,7 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run depends on, besides the data. Vary one with ``dataclasses.replace``.
-
-    Raises:
-        ValueError: for a value that is not allowed.
-    """
+    """Everything a run depends on, besides the data. Vary one with ``dataclasses.replace``."""
 
     norm: str = "BN"  # or "LN", "GN", "IN", "none"
     groups: int = 4  # in GN; they must divide the network's channels
@@ -289,19 +252,14 @@ class Experiment:
     seed: int = 0  # for the initial weights, the order of the images, augmentation and dropout
 
     def __post_init__(self):
-        for name, (kind, is_allowed, words) in ALLOWED.items():
-            value = getattr(self, name)
-            value = value.item() if isinstance(value, np.generic) else value
-            if kind is float and type(value) is int:
-                value = float(value)
-            if type(value) is not kind or not is_allowed(value):
-                raise ValueError(f"{name} = {value!r}: it should be {words}.")
-            object.__setattr__(self, name, value)
-        if self.norm == "GN" and any(c % self.groups for c in Net.CHANNELS):
-            raise ValueError(
-                f"groups = {self.groups}: it should divide the network's channels, "
-                f"{', '.join(map(str, Net.CHANNELS))}."
-            )
+        for names, (kind, is_allowed, words) in ALLOWED.items():
+            for name in names.split():
+                value = getattr(self, name)
+                value = value.item() if isinstance(value, np.generic) else value
+                value = float(value) if kind is float and type(value) is int else value
+                if type(value) is not kind or not is_allowed(value):
+                    raise ValueError(f"{name} = {value!r}: it should be {words}.")
+                object.__setattr__(self, name, value)
 
     @property
     def label(self) -> str:
@@ -322,17 +280,13 @@ THREE_EXPERIMENTS = (
 class History:
     """What a run measured, one dict per epoch; ``history["test_accuracy"]`` is a column.
 
-    ``epoch``         1, 2, …
-    ``running_loss``, ``running_accuracy``
-                      data loss and accuracy over the epoch's training batches, as trained on:
-                      augmented, with dropout, while the weights move
-    ``train_loss``, ``train_accuracy``
-                      after the epoch, in eval mode, not augmented, on a fixed part of the training
-                      set; ``val_…`` likewise on the validation set (NaN where there is none) and
-                      ``test_…`` on the test set
-    ``l1``, ``l2``    Σ|w| and ½Σw² after the epoch; times λ, the penalty
-    ``lr``            learning rate of the epoch's last step
-    ``seconds``       of the epoch, evaluation included
+    ``epoch``                            1, 2, …
+    ``running_loss``, ``…_accuracy``     over the epoch's batches, while the weights move
+    ``train_loss``, ``…_accuracy``       after it, in eval mode, on at most 5,000 training images
+    ``val_…`` and ``test_…``             likewise, on all of these; NaN where there are none
+    ``l1``, ``l2``                       Σ|w| and ½Σw² after the epoch; times λ, the penalty
+    ``lr``                               learning rate of the epoch's last step
+    ``seconds``                          of the epoch, evaluation included
 
     Losses are means per image in nats and never include a penalty, so they compare across λ.
     """
@@ -361,14 +315,6 @@ class Run:
     @property
     def finished(self) -> bool:
         return len(self.history) == self.experiment.epochs
-
-
-class Diverged(RuntimeError):
-    """The loss became infinite or NaN; ``history`` holds the epochs before."""
-
-    def __init__(self, message: str, history: History | None = None):
-        super().__init__(message)
-        self.history = history
 
 
 def seed_of(experiment: Experiment, epoch: int) -> int:
@@ -430,45 +376,49 @@ def train_epoch(run: Run, images: Images, optimizer, scheduler, bar) -> dict:
             waiting.clear()
             for step, (total, *_) in enumerate(measured, start=1):
                 check_finite(run, step, total)
-            bar.set_postfix_str(_status(run, measured[-1][1]), refresh=False)
         bar.update()
-    return {
-        "epoch": epoch,
-        "running_loss": sum(m[1] * size for m, size in zip(measured, sizes, strict=True))
-        / len(images),
-        "running_accuracy": sum(hits for *_, hits in measured) / len(images),
-        "lr": lr,
-    }
+    running_loss = sum(m[1] * size for m, size in zip(measured, sizes, strict=True)) / len(images)
+    running_accuracy = sum(hits for *_, hits in measured) / len(images)
+    running = {"running_loss": running_loss, "running_accuracy": running_accuracy}
+    return {"epoch": epoch, **running, "lr": lr}
 
 
-def _status(run: Run, loss: float) -> str:
-    """What a run's bar says behind its steps."""
-    text = f"epoch {len(run.history) + 1}, loss {loss:.3f}"
-    return f"{text}, test {run.history['test_accuracy'][-1]:.2%}" if len(run.history) else text
+class Diverged(RuntimeError):
+    """The loss became infinite or NaN."""
 
 
 def check_finite(run: Run, step: int, loss: float) -> None:
     """Raises Diverged, with epoch and step, where the loss is infinite or NaN."""
-    if math.isfinite(loss):
-        return
-    experiment = run.experiment
-    cause = (
-        f"the penalty (l1 = {experiment.l1:g}, l2 = {experiment.l2:g}) outweighs the data loss"
-        if experiment.l1 > 1e-2 or experiment.l2 > 1
-        else f"the learning rate (lr = {experiment.lr:g}) is too high"
-    )
-    raise Diverged(
-        f"{experiment.label} diverged in epoch {len(run.history) + 1}, step {step}: its loss is "
-        f"{loss}. Most likely {cause}; lower it and run again.",
-        run.history,
-    )
+    e = run.experiment
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"{e.label} diverged in epoch {len(run.history) + 1}, step {step}: its loss is {loss}. "
+            f"Lower the learning rate ({e.lr:g}) or, if they are large, l1 and l2 ({e.l1:g}, "
+            f"{e.l2:g})."
+        )
+
+
+def measure(run: Run, data: Data) -> dict:
+    """Losses, accuracies and sizes of the weights after an epoch."""
+    few = data.train[:: -(-len(data.train) // 5_000)]  # the same ones after each epoch
+    row = {}
+    for name, images in {"train": few, "val": data.val, "test": data.test}.items():
+        row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(run.model, images)
+    return row | {"l1": l1_loss(run.model).item(), "l2": l2_loss(run.model).item()}
+
+
+def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in 0..1, in eval mode; NaN where images is None."""
+    if images is None:
+        return float("nan"), float("nan")
+    logits = predict(model, images)
+    correct = (logits.argmax(dim=1) == images.y).sum().item()
+    return F.cross_entropy(logits.float(), images.y).item(), correct / len(images)
 
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int = 1_000) -> Tensor:
     """The model's logits (N, 10) in eval mode, on the images' device. The model stays as it is."""
-    if not batch_size >= 1:
-        raise ValueError(f"batch_size = {batch_size}: use a whole number from 1 up.")
     like = _parameter(model)
     with eval_mode(model):
         logits = [
@@ -481,15 +431,6 @@ def predict(model: nn.Module, images: Images, batch_size: int = 1_000) -> Tensor
 def _parameter(model: nn.Module) -> Tensor:
     """One of the model's parameters, which has the dtype and the device that its input should."""
     return next(model.parameters(), torch.zeros(0, **_PLAIN))
-
-
-def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in 0..1, in eval mode; NaN where images is None."""
-    if images is None:
-        return float("nan"), float("nan")
-    logits = predict(model, images)
-    correct = (logits.argmax(dim=1) == images.y).sum().item()
-    return F.cross_entropy(logits.float(), images.y).item(), correct / len(images)
 
 
 def fit(
@@ -508,20 +449,15 @@ def fit(
     ``seconds``), even if it is stopped or killed in between.
 
     Args:
-        experiment: what to train.
-        data: what to train, validate and test on.
-        directory: where each epoch is checkpointed; None for not at all.
+        directory: for the checkpoints; None for none.
         device: as in ``pick_device``.
         network: what to train in place of ``Net``; called once the seed is set.
         name: of your network, needed with a directory. Change it whenever you change the network,
             as its checkpoints cannot tell what code it runs.
 
     Raises:
-        ValueError: for images that cannot be trained on, a network without a name, or a device
-            that is not there.
         Diverged: when the loss is no longer finite.
-        CheckpointError: when a checkpoint is damaged, belongs to something else, or can't be
-            written. No file is overwritten then.
+        CheckpointError: when a checkpoint cannot be read or written. None is overwritten then.
     """
     if network is not None and directory is not None and not name:
         raise ValueError(
@@ -538,24 +474,21 @@ def _train(open_bar, experiment, data, directory, device, network=None, name=Non
     place = pick_device(device)
     torch.backends.cudnn.deterministic = True  # or CUDA's sums differ from run to run
     torch.manual_seed(experiment.seed)
+    network = network or (lambda: Net(experiment.norm, experiment.groups, experiment.dropout))
     with torch.device("cpu"):  # the same start on all devices
-        model = (
-            network() if network else Net(experiment.norm, experiment.groups, experiment.dropout)
-        )
+        model = network()
     model = model.to(place, memory_format=torch.channels_last)  # faster on a CPU
-    check_trainable(experiment, data, model)
+    for images in data.parts().values():
+        predict(model, images[:1])  # says what is wrong, if the model cannot take them
     run = Run(model, History(experiment))
     steps = -(-len(data.train) // experiment.batch_size)  # the last batch may be short
     optimizer, scheduler = make_optimizer(experiment, model, steps * experiment.epochs)
     checkpoint = None
     if directory is not None:
-        scales = [(part.mean, part.std) for part in (data.train, data.val, data.test) if part]
-        identity = data.fingerprint(), scales, name
-        checkpoint = Checkpoint(directory, run, optimizer, scheduler, *identity)
+        checkpoint = Checkpoint(directory, run, optimizer, scheduler, data, name)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
-    done = len(run.history) * steps
-    with open_bar(experiment.label, experiment.epochs * steps, done) as bar:
+    with open_bar(experiment.label, experiment.epochs * steps, len(run.history) * steps) as bar:
         while not run.finished:
             start = time.perf_counter()
             row = train_epoch(run, data.train, optimizer, scheduler, bar) | measure(run, data)
@@ -564,37 +497,9 @@ def _train(open_bar, experiment, data, directory, device, network=None, name=Non
             run.history.epochs.append(row | {"seconds": time.perf_counter() - start})
             if checkpoint is not None:
                 checkpoint.save(run.history.epochs)
+            bar.set_postfix_str("epoch {epoch}, test accuracy {test_accuracy:.2%}".format(**row))
     model.eval()
     return run
-
-
-def measure(run: Run, data: Data) -> dict:
-    """Losses, accuracies and sizes of the weights after an epoch."""
-    # At most 5,000 of the training images, the same ones after each epoch.
-    few = data.train[:: -(-len(data.train) // 5_000)]
-    row = {}
-    for name, images in {"train": few, "val": data.val, "test": data.test}.items():
-        row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(run.model, images)
-    row["l1"], row["l2"] = l1_loss(run.model).item(), l2_loss(run.model).item()
-    return row
-
-
-def check_trainable(experiment: Experiment, data: Data, model: nn.Module) -> None:
-    """Refuses data that would fail in the first epoch, or after it."""
-    parts = {"training": data.train, "validation": data.val, "test": data.test}
-    for name, images in parts.items():
-        if images is not None and not len(images):
-            raise ValueError(f"There are no {name} images: give at least one.")
-        if images is not None:
-            predict(model, images[:1])  # the model's own sentence, if it cannot take them
-    last = len(data.train) % experiment.batch_size or experiment.batch_size
-    # Net's last block has a single pixel per channel for images below 20 x 20.
-    small = isinstance(model, Net) and max(data.train.x.shape[2:]) < 20
-    if experiment.norm == "BN" and last == 1 and small:
-        raise ValueError(
-            f"The last batch of {len(data.train)} images in batches of {experiment.batch_size} is "
-            f"one image, which leaves BN one value per channel to average: change the batch size."
-        )
 
 
 def fit_together(
@@ -606,27 +511,21 @@ def fit_together(
     """``fit`` for several experiments at the same time, each in a process with one thread.
 
     A network this small gains little from a second core, but a second network gains a lot. The
-    result is that of ``fit`` on one thread, bit for bit. On an accelerator, or where processes
-    can't start, one experiment is trained after another. A script must call this under
-    ``if __name__ == "__main__":``, as the processes may import it.
-
-    Stopped, all of them stop; as in ``fit``, a directory keeps every finished epoch.
-
-    Args:
-        experiments: what to train, each a different one.
-        data, directory, device: as in ``fit``.
-
-    Raises:
-        ValueError: where an experiment comes twice.
-        Diverged, CheckpointError: as ``fit``, at the first of them; the others are stopped.
-        RuntimeError: when a process is killed from outside.
+    result is that of ``fit`` on one thread, bit for bit. Stopped, all stop; one that diverges stops
+    the others. On an accelerator, or where a process can't start or is killed, one is trained after
+    another. A script needs ``if __name__ == "__main__":`` around the call.
     """
     if len(set(experiments)) < len(experiments):
         raise ValueError("The same experiment comes twice: give each a seed of its own.")
-    runs = None
     if pick_device(device).type == "cpu":
-        runs = _side_by_side(experiments, data, directory)
-    return runs or [fit(experiment, data, directory, device) for experiment in experiments]
+        try:
+            return _side_by_side(experiments, data, directory)
+        except (OSError, EOFError, ImportError, NotImplementedError, BrokenProcessPool) as error:
+            print(
+                f"Processes could not start, or one was killed ({error}): training one experiment "
+                f"after another."
+            )
+    return [fit(experiment, data, directory, device) for experiment in experiments]
 
 
 # --------------------------------------------------------------------------------------- plots
@@ -653,8 +552,7 @@ def plot_curve(histories: Sequence[History], column: str, ax: Axes | None = None
         values = [100 * v if percent else v for v in history[column]]
         style = {"color": NORM_COLORS[norm], "linestyle": LINE_STYLES[penalty]}
         ax.plot(history["epoch"], values, marker=".", label=label, **style)
-    ax.set_title(column.replace("_", " "))
-    ax.set_xlabel("epoch")
+    ax.set(title=column.replace("_", " "), xlabel="epoch")
     ax.set_ylabel("%" if percent else "nats per image")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
@@ -668,9 +566,9 @@ def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
     up or down. So the first epochs can be read as well as the last ones.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.6), sharey="row", layout="constrained")
-    for row, quantity in zip(axes, ("accuracy", "loss"), strict=True):
-        for ax, part in zip(row, ("train", "test"), strict=True):
-            plot_curve(histories, f"{part}_{quantity}", ax)
+    columns = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+    for ax, column in zip(axes.flat, columns, strict=True):
+        plot_curve(histories, column, ax)
     magnify_high_accuracies(axes[0, 0])
     axes[1, 0].set_yscale("log")
     axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -694,44 +592,33 @@ def magnify_high_accuracies(ax: Axes) -> None:
 
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Indices of the misclassified images, the surest wrong answer first."""
-    _check_same_images(logits, labels)
-    probability, predicted = logits.softmax(dim=1).max(dim=1)
-    wrong = (predicted != labels).nonzero().flatten()
-    return wrong[probability[wrong].argsort(descending=True)]
+    wrong = _wrong(logits, labels).nonzero().flatten()
+    sureness = logits.softmax(dim=1).max(dim=1).values
+    return wrong[sureness[wrong].argsort(descending=True)]
 
 
 def shared_and_own_errors(
     logits: dict[str, Tensor], labels: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Which images every model gets wrong, and which only one does, by the model's name."""
-    for z in logits.values():
-        _check_same_images(z, labels)
-    wrong = {name: z.argmax(dim=1) != labels for name, z in logits.items()}
+    wrong = {name: _wrong(z, labels) for name, z in logits.items()}
     count = torch.stack(list(wrong.values())).sum(dim=0)
     own = {name: (w & (count == 1)).nonzero().flatten() for name, w in wrong.items()}
     return (count == len(wrong)).nonzero().flatten(), own
 
 
-def _check_same_images(logits: Tensor, labels: Tensor) -> None:
+def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
     if len(logits) != len(labels):
-        raise ValueError(
-            f"{len(logits)} predictions and {len(labels)} labels: give those of the same images."
-        )
+        raise ValueError(f"{len(logits)} predictions and {len(labels)} labels: of other images?")
+    return logits.argmax(dim=1) != labels
 
 
-def plot_digits(
-    images: Images,
-    logits: Tensor,
-    indices: Tensor,
-    title: str = "",
-    columns: int = 5,
-) -> Figure:
-    """The images at ``indices`` in a grid, each with its true and predicted label and how sure."""
-    indices = indices.cpu()
+def plot_digits(images: Images, logits: Tensor, indices: Tensor, title: str = "") -> Figure:
+    """The images at ``indices`` in rows of 5, with their true and predicted label and how sure."""
     probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
-    rows = max(1, -(-len(indices) // columns))
-    size = (1.4 * columns, 1.65 * rows + 0.4)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    rows = max(1, -(-len(indices) // 5))
+    size = (7, 1.65 * rows + 0.4)
+    figure, axes = plt.subplots(rows, 5, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, indices.tolist(), strict=False):
@@ -744,52 +631,37 @@ def plot_digits(
     return figure
 
 
-def plot_confusion(
-    logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None, vmax: int = 10
-) -> Axes:
-    """How often each digit (row) was taken for each other (column), without the right ones.
-
-    Args:
-        vmax: the count of the darkest red; the same in figures that are to be compared.
-    """
+def plot_confusion(logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None) -> Axes:
+    """How often each digit (row) was taken for each other (column), without the right ones."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
     counts = confusion_matrix(labels.cpu(), logits.argmax(dim=1).cpu(), labels=list(range(10)))
     np.fill_diagonal(counts, 0)  # thousands there would hide the few beside it
-    shown = ConfusionMatrixDisplay(counts)
-    # No red is so dark that black could not be read on it.
-    shown.plot(ax=ax, cmap="Reds", colorbar=False, im_kw={"vmin": 0, "vmax": 1.6 * vmax})
-    for text in ax.texts:
-        text.set(color="black", text="" if text.get_text() == "0" else text.get_text())
-    ax.set(title=title, xlabel="taken for", ylabel="true digit")
+    ax.imshow(counts, cmap="Reds", vmin=0, vmax=16)  # one scale for all figures
+    for true, guess in np.argwhere(counts):
+        ax.text(guess, true, counts[true, guess], ha="center", va="center")
+    ax.set(title=title, xlabel="taken for", ylabel="true digit", xticks=range(10), yticks=range(10))
     return ax
 
 
-def plot_normalization_axes(groups: int = 2) -> Figure:
-    """What is normalized together: the N x C x HW cubes of BN, LN, IN and GN.
+def plot_normalization_axes() -> Figure:
+    """What is normalized together: the N x C x HW cubes of BN, LN, IN and GN (in two groups).
 
     The coloured cells share one mean and one variance; after the figure in arXiv 1803.08494,
     section 3.
-
-    Args:
-        groups: in GN; they must divide the six channels drawn.
     """
-    n, c, hw = 5, 6, 5
-    if groups < 1 or c % groups:
-        raise ValueError(f"The figure draws {c} channels; {groups} groups do not divide them.")
-    share = {1: "all", 2: "half", 3: "a third"}.get(groups, f"1/{groups}")
+    n, groups, c, hw = 5, 2, 6, 5  # H and W are drawn as one
     captions = {
         "BN": "one channel\nof all images",
         "LN": "all channels\nof one image",
         "IN": "one channel\nof one image",
-        "GN": f"{share} of the channels\nof one image",
+        "GN": "half of the channels\nof one image",
     }
-    figure = plt.figure(figsize=(12, 3.9))
-    for i, (norm, axes) in enumerate(AXES.items(), start=1):
-        together = np.zeros((n, groups, c // groups, hw), dtype=bool)  # H and W are drawn as one
+    figure, cubes = plt.subplots(1, 4, figsize=(12, 3.9), subplot_kw={"projection": "3d"})
+    for ax, (norm, axes) in zip(cubes, AXES.items(), strict=True):
+        together = np.zeros((n, groups, c // groups, hw), dtype=bool)
         # The first set of each: all indices along its axes, 0 along the others.
         together[tuple(slice(None) if d in axes else 0 for d in range(4))] = True
         colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
-        ax = figure.add_subplot(1, 4, i, projection="3d")
         ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)
         ax.set_title(f"{norm}\n{captions[norm]}", fontsize=11, y=0.98)
         ax.set_xlabel("images N", labelpad=-12)
@@ -805,8 +677,6 @@ def plot_normalization_axes(groups: int = 2) -> Figure:
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """95% interval of an accuracy, from the binomial distribution (Wilson's score interval)."""
-    if not 0 <= correct <= total or not total:
-        raise ValueError(f"{correct} of {total} images right: there is no such accuracy.")
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return interval.low, interval.high
 
@@ -819,16 +689,11 @@ def _smoke_test() -> bool:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or else the first of CUDA, Apple's MPS and the CPU that this machine has.
-
-    Raises:
-        ValueError: for a device that is not there.
-    """
+    """The named device, or else the first of CUDA, Apple's MPS and the CPU that is there."""
     there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
     there.append("cpu")
     if name is not None and str(name).split(":")[0] not in there:
-        usable = ", ".join(map(repr, there))
-        raise ValueError(f"device = {name!r}: this machine has only {usable}.")
+        raise ValueError(f"device = {name!r}: this machine has only {', '.join(there)}.")
     return torch.device(name or there[0])
 
 
@@ -839,9 +704,8 @@ def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.
     """
     wish = os.environ.get("PROGRESS")
     kind = tqdm.std.tqdm if wish == "text" else tqdm.auto.tqdm
-    off = {"disable": True} if wish == "none" else {}  # else TQDM_DISABLE decides
-    how = {"mininterval": 0.3, "miniters": 1}
-    return kind(desc=label, total=total, initial=done, unit=unit, **how, **off)
+    how = {"mininterval": 0.3, "miniters": 1, "disable": wish == "none"}
+    return kind(desc=label, total=total, initial=done, unit=unit, **how)
 
 
 class DataError(RuntimeError):
@@ -852,8 +716,7 @@ class Source(NamedTuple):
     """A data set of torchvision's."""
 
     name: str
-    kind: str  # torchvision's class, after which it names its folder
-    root: str  # the environment variable for the folder that this is in
+    kind: str  # torchvision's class, after which it names the folder
     mean: float
     std: float
     checksum: str  # the last part of its fingerprint
@@ -863,32 +726,29 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "mnist": Source("MNIST", "MNIST", "MNIST_ROOT", MEAN, STD, "3528fddb"),
-    "fashion": Source("Fashion-MNIST", "FashionMNIST", "FASHION_ROOT", 0.2860, 0.3530, "c9293d1e"),
+    "mnist": Source("MNIST", "MNIST", MEAN, STD, "3528fddb"),
+    "fashion": Source("Fashion-MNIST", "FashionMNIST", 0.2860, 0.3530, "c9293d1e"),
 }
 
 
-def _find_or_download(source: Source) -> Data | None:
-    """The data set; None, and a line that says why, where MNIST cannot be had."""
-    folder = REPOSITORY / "data"
-    if asked_for := os.environ.get(source.root):
+def _find_or_download(name: str) -> Data:
+    source, variable, folder = SOURCES[name], f"{name.upper()}_ROOT", REPOSITORY / "data"
+    if asked_for := os.environ.get(variable):
         root = Path(asked_for).expanduser()
         if source.raw(root).exists():
             return _read(source, root)
-        print(f"${source.root} has no {source.kind}/raw in it.")
+        print(f"${variable} has no {source.kind}/raw in it.")
     problem = "" if source.raw(folder).exists() else _download(source, folder)
     if not problem:
         return _read(source, folder)
-    if source.name != "MNIST":
-        raise DataError(
-            f"{source.name} could not be downloaded ({problem}): set ${source.root} to a folder "
-            f"with {source.kind}/raw in it."
-        )
+    problem = f"{source.name} could not be downloaded ({problem}): "
+    if name != "mnist":
+        raise DataError(f"{problem}set ${variable} to a folder with {source.kind}/raw in it.")
     print(
-        f"MNIST could not be downloaded ({problem}): using scikit-learn's 1,797 scanned digits "
-        f"instead. Everything runs, but accuracies are lower and far noisier than the lesson's."
+        f"{problem}using scikit-learn's 1,797 scanned digits instead. Everything runs, but "
+        f"accuracies are lower and far noisier than the lesson's."
     )
-    return None
+    return _scanned_digits()
 
 
 def _read(source: Source, root: Path) -> Data:
@@ -902,14 +762,13 @@ def _read(source: Source, root: Path) -> Data:
             y = numbers(f"{part}-labels-idx1-ubyte", 8).long()
             parts.append(Images(x, y, source.mean, source.std))
         data = Data(source.name, *parts)
-        problem = "" if data.fingerprint().endswith(source.checksum) else "the checksum differs"
+        if not data.fingerprint().endswith(source.checksum):
+            raise ValueError("the checksum differs")
     except (OSError, RuntimeError, ValueError) as error:  # missing, a folder, cut short, …
-        problem = str(error)
-    if problem:
         raise DataError(
-            f"{source.raw(root)} does not have the published files ({problem}): move it away to "
+            f"{source.raw(root)} does not have the published files ({error}): move it away to "
             f"download them, or put good ones there."
-        )
+        ) from error
     return data
 
 
@@ -944,23 +803,20 @@ def _download(source: Source, folder: Path) -> str:
     fresh = _beside(folder / ".download")
     try:
         fresh.mkdir(parents=True)
-        for mirror in getattr(datasets, source.kind).mirrors:
-            if _gives(mirror, source.kind, fresh):
-                with contextlib.suppress(OSError):  # another process has just done the same
-                    os.rename(fresh / source.kind, folder / source.kind)
-                return (
-                    "" if source.raw(folder).exists() else f"{folder.name}/ is not as it should be"
-                )
+        mirrors = getattr(datasets, source.kind).mirrors
+        if not any(_gives(mirror, source.kind, fresh) for mirror in mirrors):
+            return "no mirror has it"
+        with contextlib.suppress(OSError):  # another process has just done the same
+            os.rename(fresh / source.kind, folder / source.kind)
+        return ""
     except OSError as error:
         return f"{folder.name}/: {error.strerror}"
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return "no mirror has it"
 
 
 def _gives(mirror: str, kind: str, folder: Path) -> bool:
-    command = [sys.executable, "-c", _DOWNLOAD, kind, mirror, str(folder)]
-    nowhere = subprocess.DEVNULL
+    command, nowhere = [sys.executable, "-c", _DOWNLOAD, kind, mirror, folder], subprocess.DEVNULL
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere) as child:
         try:
             return child.wait(DOWNLOAD_SECONDS) == 0
@@ -975,20 +831,10 @@ def _beside(path: Path) -> Path:
     mine = path.with_name(f"{path.name}.{os.getpid()}")
     for left in path.parent.glob(f"{path.name}.*"):
         number = left.suffix[1:]
-        if left == mine or (number.isdigit() and not _is_running(int(number))):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(True)
+        if left == mine or (number.isdigit() and not psutil.pid_exists(int(number))):
+            with contextlib.suppress(OSError):  # somebody else's
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
     return mine
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        if sys.platform != "win32":  # where one can't ask
-            os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
 
 
 class CheckpointError(RuntimeError):
@@ -998,44 +844,42 @@ class CheckpointError(RuntimeError):
 class Checkpoint:
     """A run's state and history, in a file that is whole at any moment.
 
-    Args:
-        directory: of the file; created where it is missing.
-        run, optimizer, scheduler: what is kept.
-        identity: all else that a file must agree with to be continued.
+    All that a file must agree with to be continued is in its name, as a digest, and inside.
     """
 
-    def __init__(self, directory: str | Path, run: Run, optimizer, scheduler, *identity):
-        experiment, model = run.experiment, run.model
-        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        network = str(model), _parameter(model).dtype
-        self.identity = repr((RECIPE, experiment, *network, *identity))
+    def __init__(self, directory, run: Run, optimizer, scheduler, data: Data, network: str | None):
+        self.parts = {"model": run.model, "optimizer": optimizer, "scheduler": scheduler}
+        layers = str(run.model), _parameter(run.model).dtype, network
+        scales = [(part.mean, part.std) for part in data.parts().values()]
+        self.identity = repr((RECIPE, run.experiment, *layers, data.fingerprint(), scales))
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
-        name = f"{experiment.label}-seed{experiment.seed}-{digest}.pt".replace(" ", "")
+        name = f"{run.experiment.label}-seed{run.experiment.seed}-{digest}.pt".replace(" ", "")
         self.path = Path(directory).expanduser().resolve() / name
 
     def load(self) -> list[dict]:
         """Brings the parts to where the file left them; gives the history, empty without a file."""
+        folder, drive = self.path.parent, Path("/content/drive")
+        if drive in self.path.parents and not os.path.ismount(drive):
+            raise CheckpointError(f"{folder}: mount your Drive first, or choose another folder.")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path.parent).close()  # fails now, not after an epoch
-            content = self.path.read_bytes() if self.path.exists() else None
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # fails now, not after an epoch
         except OSError as error:
             raise CheckpointError(
-                f"Checkpoints cannot be kept in {self.path.parent} ({error.strerror}): choose "
-                f"another directory."
+                f"Checkpoints cannot be kept in {folder} ({error.strerror}): choose another folder."
             ) from error
-        if content is None:
+        if not self.path.exists():
             return []
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                problem = archive.testzip() and "is damaged"  # torch.load compares no checksums
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(self.path) as archive:
+                whole = archive.testzip() is None  # torch.load compares no checksums
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception:  # zipfile and torch.load raise a dozen kinds between them
-            problem = "is damaged"
-        if not problem and state["identity"] != self.identity:
-            problem = "belongs to another run"
-        if problem:
-            raise CheckpointError(f"{self.path} {problem}: move it away to train from the start.")
+            whole = False
+        if not whole or state["identity"] != self.identity:
+            raise CheckpointError(
+                f"{self.path} is damaged or another run's: move it away to train from the start."
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["history"]
@@ -1052,150 +896,94 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
         except OSError as error:
-            kept = " It still holds the epochs before." if self.path.exists() else ""
             raise CheckpointError(
                 f"{self.path} could not be written ({error.strerror}): make room, or choose "
-                f"another directory.{kept}"
+                f"another folder."
             ) from error
         finally:
             beside.unlink(missing_ok=True)
 
 
-def process_pool(jobs: int, initializer: Callable | None = None, *arguments) -> ProcessPoolExecutor:
-    """Processes with one torch thread each and no bars, to be used in a ``with`` block.
+@contextlib.contextmanager
+def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExecutor]:
+    """``jobs`` processes with one torch thread each and no bars, to be used in a ``with`` block.
 
     They end with this process, however it ends, and at once where the block is left by an
-    exception, a Ctrl-C included. What they are given is imported there by its name, so a script
-    needs ``if __name__ == "__main__":``.
-
-    Args:
-        jobs: how many.
-        initializer, arguments: called with these in each process, before anything else.
+    exception, a Ctrl-C included. ``progress`` is memory that they can write to.
     """
-    return _Pool(jobs, _context(), initializer, arguments)
-
-
-def _context():
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
     # done nothing but import: that starts at once, and holds the libraries in memory once.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
         context.set_forkserver_preload(preload)
-    return context
+    with ProcessPoolExecutor(jobs, context, _begin, (progress,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in list(pool._processes.values()):  # pool.kill_workers(), from Python 3.14
+                process.kill()
+            raise
 
 
-class _Pool(ProcessPoolExecutor):
-    def __init__(self, jobs: int, context, *begin):
-        # Nothing is ever sent: that its other end is closed tells the workers to end.
-        self.reader, self.writer = context.Pipe(duplex=False)
-        super().__init__(jobs, context, _begin, (self.reader, *begin))
-
-    def __exit__(self, kind, *how):
-        if kind is not None:
-            self.writer.close()
-        return super().__exit__(kind, *how)
-
-
-def _begin(parent, initializer: Callable | None, arguments: tuple) -> None:
+def _begin(progress: Sequence) -> None:
     """In a new worker."""
-
-    def end_with_parent():
-        with contextlib.suppress(EOFError, OSError):
-            parent.recv()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    global _progress
+    _progress, parent = progress, multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ["PROGRESS"] = "none"
     torch.set_num_threads(1)
-    if initializer is not None:
-        initializer(*arguments)
 
 
-class _Meter:
-    """A run's bar in its worker: it writes to memory that the parent reads."""
+class _Progress(ctypes.Structure):
+    """A run's bar in its worker: numbers and text in memory that the parent reads and draws."""
 
-    def __init__(self, context):
-        self.numbers = context.RawArray("q", 3)  # steps done, in all, and done before
-        self.text = context.RawArray("c", 80)
+    _fields_ = [("n", ctypes.c_int64), ("total", ctypes.c_int64), ("text", ctypes.c_char * 80)]
 
-    def __call__(self, label: str, total: int, done: int):
-        self.numbers[:] = done, total, done
+    def begin(self, label: str, total: int, done: int):
+        self.n, self.total = done, total
         return contextlib.nullcontext(self)
 
     def update(self) -> None:
-        self.numbers[0] += 1
+        self.n += 1
 
-    def set_postfix_str(self, text: str, refresh: bool) -> None:
-        self.text.value = text.encode()
-
-    def show(self, bar: tqdm.std.tqdm) -> None:
-        """In the parent."""
-        done, total, before = self.numbers
-        if total and not bar.total:
-            bar.reset(total)
-            bar.initial = before
-        bar.n = done
-        bar.set_postfix_str(self.text.value.decode())
+    def set_postfix_str(self, text: str) -> None:
+        self.text = text.encode()
 
 
-CANNOT_START = (OSError, EOFError, ImportError, NotImplementedError, BrokenProcessPool)
-
-
-def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> list[Run] | None:
-    """``fit_together`` in processes; None, and a line, where they cannot start."""
-    with contextlib.ExitStack() as stack:
-        try:
-            meters = [_Meter(_context()) for _ in experiments]
-            shared = stack.enter_context(_saved(data))
-            pool = stack.enter_context(process_pool(len(experiments), _receive, meters))
-            pool.submit(os.getpid).result()
-        except CANNOT_START as error:
-            print(
-                f"No process could be started ({error}): training one experiment after another. "
-                f'(A script needs if __name__ == "__main__": around this call.)'
-            )
-            return None
-        tasks = [
-            pool.submit(_fit_there, i, e, shared, directory) for i, e in enumerate(experiments)
-        ]
-        bars = [stack.enter_context(make_bar(e.label, None)) for e in experiments]
-        running = tasks
-        try:
-            while running:
-                done, running = wait(running, timeout=0.5)
-                for bar, meter in zip(bars, meters, strict=True):
-                    meter.show(bar)
-                for task in done:
-                    task.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "A training process was killed, most likely for want of memory: train fewer at a "
-                "time. With a directory, every finished epoch is kept."
-            ) from error
-        return [pickle.loads(task.result()) for task in tasks]
-
-
-@contextlib.contextmanager
-def _saved(data: Data) -> Iterator[Path]:
-    """A file of the data, which the processes map, so that it is in memory once."""
-    path = _beside(Path(tempfile.gettempdir()) / "lesson-data")
+def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> list[Run]:
+    """``fit_together`` in processes. They map a file of the data, so that it is in memory once."""
+    shared = _beside(Path(tempfile.gettempdir()) / "lesson-data")
+    progress = multiprocessing.RawArray(_Progress, len(experiments))
     try:
-        with path.open("xb") as file:
+        with shared.open("xb") as file:
             torch.save(data, file)
-        yield path
+        with process_pool(len(experiments), progress) as pool:
+            how = shared, directory
+            tasks = [pool.submit(_fit_there, i, e, *how) for i, e in enumerate(experiments)]
+            _watch(tasks, [e.label for e in experiments], progress)
+            return [pickle.loads(task.result()) for task in tasks]
     finally:
-        path.unlink(missing_ok=True)
-
-
-_meters: list[_Meter] = []  # in a worker
-
-
-def _receive(meters: list[_Meter]) -> None:
-    _meters.extend(meters)
+        shared.unlink(missing_ok=True)
 
 
 def _fit_there(i: int, experiment: Experiment, shared: Path, directory) -> bytes:
     data = torch.load(shared, mmap=True, weights_only=False)
-    return pickle.dumps(_train(_meters[i], experiment, data, directory, "cpu"))  # by value
+    return pickle.dumps(_train(_progress[i].begin, experiment, data, directory, "cpu"))  # by value
+
+
+def _watch(tasks: Sequence, labels: Sequence[str], progress: Sequence[_Progress]) -> None:
+    """Draws a bar for each run until all are done, or one of them fails."""
+    with contextlib.ExitStack() as stack:
+        bars = [stack.enter_context(make_bar(label, None)) for label in labels]
+        while tasks:
+            done, tasks = wait(tasks, timeout=0.5)
+            for bar, run in zip(bars, progress, strict=True):
+                if run.total and not bar.total:  # it has begun
+                    bar.reset(run.total)
+                    bar.initial = run.n
+                bar.n = run.n
+                bar.set_postfix_str(run.text.decode())
+            for task in done:
+                task.result()

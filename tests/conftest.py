@@ -91,7 +91,7 @@ def meanwhile(ready, act):
     over = threading.Event()
 
     def wait():
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not ready() and not over.is_set() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not over.is_set():

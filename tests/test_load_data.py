@@ -7,17 +7,17 @@ import hashlib
 import http.server
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import psutil
 import pytest
 import torchvision
-from conftest import ROOT, needs_mnist, posix_signals
+from conftest import needs_mnist, posix_signals, still_there
 
 import utils
 from utils import DataError
@@ -97,81 +97,65 @@ def mirror(tmp_path, monkeypatch):
         yield url
 
 
-class serving:
-    """A server of HTTP on this machine, while the block runs."""
-
-    def __init__(self, handler):
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}/"
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+@contextlib.contextmanager
+def serving(handler):
+    """The address of a server of HTTP on this machine, while the block runs."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
-class Bad(http.server.BaseHTTPRequestHandler):
-    """Serves HTML, breaks off, speaks something else, redirects to nonsense or drips."""
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers with HTML to whatever is asked for."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+
+class Drip(http.server.BaseHTTPRequestHandler):
+    """Gives a byte now and then, and never ends."""
 
     def do_GET(self):
         self.asked.set()
-        if self.how == "not HTTP":
-            self.wfile.write(b"SSH-2.0-hello\r\n")
-        elif self.how == "redirect":
-            self.send_response(302)
-            self.send_header("Location", "gopher://[nonsense")
-            self.end_headers()
-        else:
-            self.send_response(200)
-            self.send_header("Content-Length", "6" if self.how == "HTML" else "1000000")
-            self.end_headers()
-            self.wfile.write(b"<html>")
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
         with contextlib.suppress(OSError):
-            while self.how == "drips" and not self.over.wait(0.1):
+            while True:
                 self.wfile.write(b".")
-
-    def log_message(self, *_):
-        pass
+                time.sleep(0.1)
 
 
-@pytest.mark.parametrize("hows", [["HTML", "breaks off", "not HTTP", "redirect"], ["drips"]])
-def test_after_bad_mirrors_comes_the_next(nothing_at_hand, mirror, monkeypatch, hows):
-    events = {"asked": threading.Event(), "over": threading.Event()}
+def test_after_bad_mirrors_comes_the_next(nothing_at_hand, mirror, monkeypatch):
+    Drip.asked = threading.Event()
     wait = subprocess.Popen.wait
 
     def until_it_drips(process, timeout=None):  # and the limit is over
-        if timeout and not events["asked"].is_set():
-            events["asked"].wait()
+        if timeout and any("drip" in str(word) for word in process.args):
+            Drip.asked.wait(300)
             raise subprocess.TimeoutExpired(process.args, timeout)
         return wait(process, timeout)
 
-    if hows == ["drips"]:
-        monkeypatch.setattr(subprocess.Popen, "wait", until_it_drips)
-    with contextlib.ExitStack() as stack:
-        bad = [type("Bad", (Bad,), {"how": how, **events}) for how in hows]
-        urls = [stack.enter_context(serving(handler)) for handler in bad]
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [*urls, mirror])
+    monkeypatch.setattr(subprocess.Popen, "wait", until_it_drips)
+    with serving(Page) as page, serving(Drip) as drip:
+        mirrors = [page, f"{drip}drip/", mirror]
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
         data = utils.load_data()
-        events["over"].set()
     assert (data.name, len(data.train)) == ("MNIST", 2)
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
 
 
-def test_without_a_network_the_stand_in_takes_its_place_and_a_line_says_why(
-    nothing_at_hand, monkeypatch, capsys
-):
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+def test_without_a_mirror_the_stand_in_takes_its_place_and_a_line_says_why(nothing_at_hand, capsys):
     data = utils.load_data()
     assert (len(data.train), len(data.test)) == (1437, 360)
     assert data.train.x.shape[1:] == (1, 28, 28)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 and "no mirror" in said[1] and "1,797" in said[1]
     assert list(nothing_at_hand.iterdir()) == []
-
-
-def test_fashion_has_no_stand_in_but_a_sentence(nothing_at_hand):
     with pytest.raises(DataError, match=r"no mirror.*set \$FASHION_ROOT"):
         utils.load_data("fashion")
 
@@ -188,36 +172,46 @@ def test_a_data_root_without_the_files_is_said(nothing_at_hand, monkeypatch, tmp
     assert "$MNIST_ROOT" in capsys.readouterr().out
 
 
-def test_two_downloads_at_once_leave_one_copy(nothing_at_hand, mirror, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
-    rename = os.rename
+def test_two_downloads_at_once_leave_one_copy(nothing_at_hand, monkeypatch):
+    def gives(mirror, kind, folder):
+        for place in (folder, nothing_at_hand):  # the other one's is in its place already
+            (place / kind / "raw").mkdir(parents=True)
+            (place / kind / "raw" / "file").write_text("")
+        return True
 
-    def overtaken(source, target):
-        shutil.copytree(source, target)
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", overtaken)
-    assert utils.load_data().name == "MNIST"
+    monkeypatch.setattr(utils, "_gives", gives)
+    monkeypatch.setattr(utils, "_read", lambda source, root: root)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["any"])
+    assert utils.load_data() == nothing_at_hand
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
 
 
+def load_from(url, folder):
+    torchvision.datasets.MNIST.mirrors = [url]
+    utils.REPOSITORY = folder
+    utils._DOWNLOAD = utils._DOWNLOAD.replace("timeout(15)", "timeout(600)")
+    os.environ.pop("MNIST_ROOT", None)
+    utils.load_data()
+
+
 @posix_signals
-def test_what_a_killed_download_left_is_removed_by_the_next(nothing_at_hand, tmp_path):
-    """Its own process ends with it."""
-    script = (
-        "import utils, pathlib, torchvision; torchvision.datasets.MNIST.mirrors = [{!r}]\n"
-        "utils.REPOSITORY = pathlib.Path({!r}); utils.load_data()"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never says a word
+def test_a_killed_downloads_own_process_ends_and_what_it_left_is_removed_by_the_next(
+    nothing_at_hand, tmp_path
+):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,  # accepts, and never says a word
+        pytest.raises(BrokenProcessPool),
+        utils.process_pool(1) as pool,
+    ):
+        parent = psutil.Process(pool.submit(os.getpid).result())
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script.format(url, str(tmp_path))],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        while not list(nothing_at_hand.glob(".download*/MNIST/raw")):
+        future = pool.submit(load_from, url, tmp_path)
+        while not list(nothing_at_hand.glob(".download*/MNIST/raw")) and not future.done():
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        (child,) = parent.children()
+        parent.kill()
+        future.result()
+    assert not still_there([child])
     assert list(nothing_at_hand.iterdir())
     utils.load_data()
     assert not list(nothing_at_hand.iterdir())
