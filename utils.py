@@ -39,12 +39,10 @@ import torch
 import torch.nn.functional as F
 import tqdm.auto
 import tqdm.std
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
-from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
@@ -542,25 +540,8 @@ NORM_COLORS = {
 LINE_STYLES = {"": ":", "L1": "-", "L2": "--", "L1 + L2": "-."}  # by penalty
 
 
-def plot_curve(histories: Sequence[History], column: str, ax: Axes | None = None) -> Axes:
-    """One column of several histories over the epochs: norms by colour, penalties by dashes."""
-    ax = ax or plt.subplots(figsize=(5, 3.2))[1]
-    percent = column.endswith("accuracy")
-    for history in histories:
-        label = history.experiment.label
-        norm, _, penalty = label.partition(" + ")
-        values = [100 * v if percent else v for v in history[column]]
-        style = {"color": NORM_COLORS[norm], "linestyle": LINE_STYLES[penalty]}
-        ax.plot(history["epoch"], values, marker=".", label=label, **style)
-    ax.set(title=column.replace("_", " "), xlabel="epoch")
-    ax.set_ylabel("%" if percent else "nats per image")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.grid(alpha=0.3)
-    return ax
-
-
 def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
-    """Train and test accuracy and loss of several histories together.
+    """Train and test accuracy and loss over the epochs: norms by colour, penalties by dashes.
 
     The axes are logarithmic, in the share of mistakes and in the loss: halving either is one step
     up or down. So the first epochs can be read as well as the last ones.
@@ -568,26 +549,30 @@ def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.6), sharey="row", layout="constrained")
     columns = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
     for ax, column in zip(axes.flat, columns, strict=True):
-        plot_curve(histories, column, ax)
-    magnify_high_accuracies(axes[0, 0])
-    axes[1, 0].set_yscale("log")
-    axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[1, 0].yaxis.set_major_formatter("{x:g}")
-    axes[1, 0].yaxis.set_minor_formatter("")
+        scale, unit = (100, "%") if "accuracy" in column else (1, "nats per image")
+        for history in histories:
+            label = history.experiment.label
+            norm, _, penalty = label.partition(" + ")
+            style = {"color": NORM_COLORS[norm], "linestyle": LINE_STYLES[penalty], "marker": "."}
+            ax.plot(history["epoch"], [scale * v for v in history[column]], label=label, **style)
+        ax.set(title=column.replace("_", " "), xlabel="epoch", ylabel=unit)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+
+    def steps_up(accuracy):  # 100% has a place, too
+        return -np.log10(np.maximum(100.1 - accuracy, 1e-3))
+
+    accuracy, loss = axes[:, 0]
+    accuracy.set_yscale("function", functions=(steps_up, lambda steps: 100.1 - 10.0**-steps))
+    accuracy.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
+    loss.set_yscale("log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_minor_formatter("")
+    for ax in (accuracy, loss):
+        ax.yaxis.set_major_formatter("{x:g}")
     axes[0, 1].legend(loc="lower right")
     figure.suptitle(title)
     return figure
-
-
-def magnify_high_accuracies(ax: Axes) -> None:
-    """Makes an axis of accuracies in % logarithmic in the mistakes; 100% still has a place."""
-
-    def steps_up(accuracy):
-        return -np.log10(np.maximum(100.1 - accuracy, 1e-3))
-
-    ax.set_yscale("function", functions=(steps_up, lambda steps: 100.1 - 10.0**-steps))
-    ax.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
-    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -611,36 +596,6 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
     if len(logits) != len(labels):
         raise ValueError(f"{len(logits)} predictions and {len(labels)} labels: of other images?")
     return logits.argmax(dim=1) != labels
-
-
-def plot_digits(images: Images, logits: Tensor, indices: Tensor, title: str = "") -> Figure:
-    """The images at ``indices`` in rows of 5, with their true and predicted label and how sure."""
-    probability, predicted = (v.cpu() for v in logits.softmax(dim=1).max(dim=1))
-    rows = max(1, -(-len(indices) // 5))
-    size = (7, 1.65 * rows + 0.4)
-    figure, axes = plt.subplots(rows, 5, figsize=size, squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, i in zip(axes.flat, indices.tolist(), strict=False):
-        ax.imshow(images.x[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=255)
-        true, guess = int(images.y[i]), int(predicted[i])
-        ax.set_title(f"{true} taken for {guess}\n{float(probability[i]):.1%} sure", fontsize=10)
-    if not len(indices):
-        axes.flat[0].text(0, 0.5, "none")
-    figure.suptitle(title)
-    return figure
-
-
-def plot_confusion(logits: Tensor, labels: Tensor, title: str = "", ax: Axes | None = None) -> Axes:
-    """How often each digit (row) was taken for each other (column), without the right ones."""
-    ax = ax or plt.subplots(figsize=(4.2, 4.2))[1]
-    counts = confusion_matrix(labels.cpu(), logits.argmax(dim=1).cpu(), labels=list(range(10)))
-    np.fill_diagonal(counts, 0)  # thousands there would hide the few beside it
-    ax.imshow(counts, cmap="Reds", vmin=0, vmax=16)  # one scale for all figures
-    for true, guess in np.argwhere(counts):
-        ax.text(guess, true, counts[true, guess], ha="center", va="center")
-    ax.set(title=title, xlabel="taken for", ylabel="true digit", xticks=range(10), yticks=range(10))
-    return ax
 
 
 def plot_normalization_axes() -> Figure:

@@ -34,10 +34,8 @@ if __name__ == "__main__":
     first = logits["GN + L1"]
     assert utils.evaluate(runs[0].model, data.test)[1] == runs[0].history["test_accuracy"][-1]
     utils.plot_curves([run.history for run in runs])
-    utils.plot_curve([runs[0].history], "test_loss")
-    utils.plot_digits(data.test, first, utils.most_confident_errors(first, data.test.y)[:5])
+    utils.most_confident_errors(first, data.test.y)
     utils.shared_and_own_errors(logits, data.test.y)
-    utils.plot_confusion(first, data.test.y)
     utils.plot_normalization_axes()
     utils.accuracy_interval(9, 10)
     print(s6_model.summary(runs[0].model))

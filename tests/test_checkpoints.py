@@ -231,7 +231,7 @@ def test_processes_end_with_a_killed_parent(digits, tmp_path):
         while len(list(tmp_path.glob("*.pt"))) < 2 and not future.done():
             time.sleep(0.01)
         workers = list(set(psutil.Process().children(recursive=True)) - before)
-        assert len(workers) == 2
+        assert len(workers) >= 2
         os.kill(parent, signal.SIGKILL)
         future.result()
     assert not still_there(workers), "they outlive it"

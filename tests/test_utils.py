@@ -461,27 +461,6 @@ def test_curves_hide_no_epoch_and_a_step_up_halves_the_mistakes():
         assert first == pytest.approx(second, rel=0.06) and abs(first) > 1
 
 
-def test_the_gallery_shows_true_and_predicted(digits):
-    logits = logits_of([(int(y) + 1) % 10 for y in digits.test.y])
-    figure = utils.plot_digits(digits.test, logits, torch.arange(7))
-    shown = [ax for ax in figure.axes if ax.images]
-    assert len(shown) == 7
-    true = int(digits.test.y[0])
-    assert shown[0].get_title().startswith(f"{true} taken for {(true + 1) % 10}")
-    assert np.array_equal(shown[0].images[0].get_array(), digits.test.x[0, 0].numpy())
-    utils.plot_digits(digits.test, logits, torch.tensor([], dtype=torch.long))
-
-
-def test_confusion_counts_the_errors():
-    labels = torch.tensor([0, 0, 4, 9])
-    ax = utils.plot_confusion(logits_of([0, 0, 9, 4]), labels)
-    counts = ax.images[0].get_array()
-    assert counts[4, 9] == counts[9, 4] == 1 and counts.sum() == 2
-    assert sorted(t.get_text() for t in ax.texts if t.get_text()) == ["1", "1"]
-    more = utils.plot_confusion(logits_of([9] * 30), torch.tensor([4] * 30))
-    assert ax.images[0].get_clim() == more.images[0].get_clim()  # one scale for all
-
-
 def test_the_cubes_show_what_each_norm_averages_over(monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes3D, "voxels", lambda *_, facecolors, **__: drawn.append(facecolors))
