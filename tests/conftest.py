@@ -1,7 +1,6 @@
 """What the tests share: the repository on the path, and a data set small enough for any machine."""
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -60,12 +59,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def quick_statistics(monkeypatch):
-    """statsmodels collects all of Python's garbage at each correction: 0.3 s beside torch."""
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from tiny_grid import GRID, Setting
 import utils
 from backstage.evidence import load, sweep
 from backstage.evidence.__main__ import main
-from backstage.evidence.table_of_grids import GRIDS, tasks
+from backstage.evidence.grids import GRIDS, tasks
 
 WANTED = {(task.name, task.seed) for task in tasks("tiny", GRID)}
 COMMAND = [sys.executable, str(ROOT / "tests" / "tiny_grid.py")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstage.evidence import sweep
-from backstage.evidence.table_of_grids import Grid
+from backstage.evidence.grids import Grid
 
 
 @dataclass(frozen=True)

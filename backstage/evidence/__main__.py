@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from backstage.evidence import sweep
+from backstage.evidence.grids import GRIDS, Grid
 from backstage.evidence.rows import RESULTS, read
-from backstage.evidence.table_of_grids import GRIDS, Grid
 
 
 def row_of(name: str, grid: Grid, folder: Path) -> dict:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from scipy import stats
 
 GREY, MARGIN = "#999999", "#ebebeb"
@@ -89,10 +88,3 @@ def plot_over_sizes(
     ax.set_xticks(np.log2(list(values.columns)), list(values.columns))
     ax.grid(alpha=0.3)
     return ax
-
-
-def text_on(color: str) -> str:
-    """Black or white, whichever stands out more from the color (WCAG 2.2's contrast ratio)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-    luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"

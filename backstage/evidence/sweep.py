@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 import torchvision
 
+from backstage.evidence.grids import Grid, Task, tasks
 from backstage.evidence.rows import RESULTS, whole_lines
-from backstage.evidence.table_of_grids import Grid, Task, tasks
 from utils import RECIPE, Data, load_data, make_bar, process_pool, split_validation
 
 

@@ -1,8 +1,9 @@
 """Gradients in deep CNNs at the start, against depth.
 
 1502.03167 (introduction) says that BN tackles vanishing and exploding gradients; 1902.08129 that in
-plain fully connected networks, at the start, BN itself makes gradients explode. So: the norms ‖∂L/∂W_l‖ over the layers of plain and residual CNNs of growing depth, from
-three initializations; and ``very_deep.py`` trains such networks.
+plain fully connected networks, at the start, BN itself makes gradients explode. So: the norms
+‖∂L/∂W_l‖ over the layers of plain and residual CNNs of growing depth, from three initializations;
+and ``very_deep.py`` trains such networks.
 """
 
 import math

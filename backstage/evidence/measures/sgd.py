@@ -1,3 +1,0 @@
-"""Moved to runs.py."""
-
-from backstage.evidence.measures.runs import *  # noqa: F403
