@@ -18,7 +18,7 @@ from openpyxl.cell import Cell
 from backstage.workbook.expected import reference
 from backstage.workbook.given import LISTS, InputError, Inputs
 from backstage.workbook.reader import Reader, where
-from backstage.workbook.table import CELLS, COMPUTED
+from backstage.workbook.table import COMPUTED
 
 NOT_LOOKED_AT = "Not looked at: the charts, colours, texts and validation."
 
@@ -42,7 +42,8 @@ class Report:
                if self.draws else "Only the numbers stored in the file were compared, since "
                "LibreOffice is not installed: a wrong formula may still show a right number."
                )  # fmt: skip
-        verdict = f"{CELLS:,} numbers: sheet and PyTorch agree."
+        numbers = sum(math.prod(q.shape) for q in COMPUTED.values())
+        verdict = f"{numbers:,} numbers: sheet and PyTorch agree."
         if self.wrong:
             verdict = (
                 f"Sheet and PyTorch differ in {len(self.wrong)} of {len(COMPUTED)} quantities."
@@ -79,12 +80,13 @@ def check(path: str | Path) -> Report:
 
 def differences(reader: Reader, given: Inputs) -> Iterator[tuple[str, Cell, str]]:
     """(quantity, cell, "Illustration!N17 shows 3.7, PyTorch has 3.5") for each that differs."""
-    expected = reference(given)
-    sizes = given.values() | expected
-    for name, want in expected.items():
-        scales = [sizes[key] for key in (name, COMPUTED[name].over) if key]
-        allowed = 1e-7 * max(1.0, *(s.nan_to_num(0, 0, 0).abs().max().item() for s in scales))
-        rows = zip(reader.cells[name], reader.shown(name), want.flatten().tolist(), strict=True)
+    sizes = given.values() | reference(given)
+    for name, q in COMPUTED.items():
+        scales = [
+            sizes[key].nan_to_num(0, 0, 0).abs().max().item() for key in {name, q.over or name}
+        ]
+        allowed, wanted = 1e-7 * max(1.0, *scales), sizes[name].flatten().tolist()
+        rows = zip(reader.cells[name], reader.shown(name), wanted, strict=True)
         for cell, value, number in rows:
             if _gap(value, number) > allowed:
                 shows = "no value" if value is None else value

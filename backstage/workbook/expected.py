@@ -13,18 +13,19 @@ from s6_model import AXES, make_norm
 NORMS = ("bn", "ln", "gn")
 
 
-def mean_and_variance(norm: str, x: Tensor, groups: int) -> list[Tensor]:
-    """μ and the population σ² of the set that image n and channel c belong to, (N, C) each."""
-    split, dims = x.view(4, groups, 4 // groups, 2, 2), AXES[norm.upper()]
+def statistics(norm: str, array: Tensor, groups: int) -> dict[str, Tensor]:
+    """Mean and population variance of the set that image n, channel c belong to, (N, C) each."""
+    split, dims = array.view(4, groups, 4 // groups, 2, 2), AXES[norm.upper()]
     var, mean = torch.var_mean(split, dims, correction=0, keepdim=True)
     constant = split.amax(dims, keepdim=True) == split.amin(dims, keepdim=True)
-    both = mean, torch.where(constant, 0.0, var)  # where rounding leaves 1e-33
-    return [stat.expand(4, groups, 4 // groups, 1, 1).reshape(4, 4) for stat in both]
+    both = {"mean": mean, "var": torch.where(constant, 0.0, var)}  # where rounding leaves 1e-33
+    return {key: s.expand(4, groups, 4 // groups, 1, 1).reshape(4, 4) for key, s in both.items()}
 
 
-def named(norm: str, stat: Tensor) -> Tensor:
+def named(norm: str, prefix: str, both: dict[str, Tensor]) -> dict[str, Tensor]:
     """(N, C) -> one number per name: (C,) for BN, (N,) for LN, (N, C) for GN."""
-    return {"bn": stat[0], "ln": stat[:, 0], "gn": stat}[norm]
+    at = {"bn": 0, "ln": (slice(None), 0), "gn": ...}[norm]
+    return {f"{prefix}{key}": statistic[at] for key, statistic in both.items()}
 
 
 def layer(norm: str, given: Inputs, affine: bool = True) -> nn.Module:
@@ -38,57 +39,49 @@ def layer(norm: str, given: Inputs, affine: bool = True) -> nn.Module:
     return made
 
 
-def forward(norm: str, x: Tensor, given: Inputs) -> dict[str, Tensor]:
-    """Statistics and outputs, (N, C, H, W) -> mean, var, xhat, y."""
-    mu, var = mean_and_variance(norm, x, given.groups)
-    out = {"mean": named(norm, mu), "var": named(norm, var)}
-    for key, affine in (("xhat", False), ("y", True)):
-        out[key] = defined(layer(norm, given, affine)(x).detach(), var + given.eps)
-    return out
-
-
 def defined(array: Tensor, squared: Tensor) -> Tensor:
     """The array with nan where the square of what it was divided by, (N, C) or (C,), is 0."""
-    return array.masked_fill((squared == 0)[..., None, None].expand_as(array), torch.nan)
+    return array.detach().masked_fill((squared == 0)[..., None, None].expand(4, 4, 2, 2), torch.nan)
 
 
-def backward(norm: str, given: Inputs, xhat: Tensor) -> dict[str, Tensor]:
-    """Gradients by autograd; `held` is what dx would be if μ and σ were constants."""
-    x, made = given.used_x.requires_grad_(), layer(norm, given)
-    made(x).backward(given.dy)
-    squared = mean_and_variance(norm, x.detach(), given.groups)[1] + given.eps
+def one_norm(norm: str, x: Tensor, given: Inputs) -> dict[str, Tensor]:
+    """x (N, C, H, W) -> its statistics, outputs and gradients, by autograd.
+
+    `held` is what dx would be if μ and σ were constants, `pull` that times x̂.
+    """
+    x, made, both = (
+        x.clone().requires_grad_(),
+        layer(norm, given),
+        statistics(norm, x, given.groups),
+    )
+    squared = both["var"] + given.eps
+    y, xhat = made(x), layer(norm, given, affine=False)(x)
+    y.backward(given.dy)
     held = given.gamma.view(1, 4, 1, 1) * given.dy / squared.sqrt().view(4, 4, 1, 1)
-    out = {"held": held, "pull": held * xhat, "dx": x.grad}
-    out = {key: defined(array, squared) for key, array in out.items()}
-    for key, array in list(out.items()):
-        pair = mean_and_variance(norm, array, given.groups)
-        out |= {
-            f"{key}_{name}": named(norm, s) for name, s in zip(("mean", "var"), pair, strict=True)
-        }
-    del out["pull_var"]
-    undefined = xhat.isnan().any(3).any(2).any(0)
-    out["dgamma"] = made.weight.grad.masked_fill(undefined, torch.nan)
-    return out | {"dbeta": made.bias.grad}
+    arrays = {"xhat": xhat, "y": y, "held": held, "pull": held * xhat, "dx": x.grad}
+    arrays = {key: defined(array, squared) for key, array in arrays.items()}
+    out = named(norm, "", both) | arrays
+    for key in ("held", "pull", "dx"):
+        out |= named(norm, f"{key}_", statistics(norm, arrays[key], given.groups))
+    undefined = arrays["xhat"].isnan().any(3).any(2).any(0)
+    dgamma = made.weight.grad.masked_fill(undefined, torch.nan)
+    return out | {"dgamma": dgamma, "dbeta": made.bias.grad}
 
 
 def running(given: Inputs) -> dict[str, Tensor]:
     """BN's statistics before and after each of three training steps; layer N in eval mode."""
-    bn, bare, steps = layer("bn", given), layer("bn", given, affine=False), {}
+    bn, rows, axes = layer("bn", given), [], (0, 2, 3)
     for batch in (given.used_x, given.step2_x, given.step3_x):
-        row = {"before_mean": bn.running_mean.clone(), "before_var": bn.running_var.clone()}
-        row["batch_mean"] = batch.mean((0, 2, 3))
-        row["batch_var"] = batch.var((0, 2, 3), correction=0)
-        row["batch_unbiased"] = batch.var((0, 2, 3), correction=1)
-        for made in (bn, bare):
-            made.train()(batch)
-        row |= {"run_mean": bn.running_mean.clone(), "run_var": bn.running_var.clone()}
-        for key, value in row.items():
-            steps.setdefault(key, []).append(value)
-    out = {key: torch.stack(value) for key, value in steps.items()}
-    for key, made in (("eval_xhat", bare), ("eval_y", bn)):
-        y = made.eval()(given.used_x).detach()
-        out[key] = defined(y, bn.running_var + given.eps)
-    return out
+        row = {"before_mean": bn.running_mean.clone(), "before_var": bn.running_var.clone(),
+               "batch_mean": batch.mean(axes), "batch_var": batch.var(axes, correction=0),
+               "batch_unbiased": batch.var(axes, correction=1)}  # fmt: skip
+        bn(batch)
+        rows.append(row | {"run_mean": bn.running_mean.clone(), "run_var": bn.running_var.clone()})
+    out = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    squared = bn.running_var + given.eps
+    out["eval_y"] = defined(bn.eval()(given.used_x), squared)
+    nn.init.ones_(bn.weight), nn.init.zeros_(bn.bias)
+    return out | {"eval_xhat": defined(bn(given.used_x), squared)}
 
 
 def explained(given: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,10 +109,10 @@ def reference(given: Inputs | None = None) -> dict[str, Tensor]:
     """
     given, found = given or Inputs(), {}
     for norm in NORMS:
-        for prefix, x in (("", given.used_x), ("next_", given.next_x)):
-            found |= {f"{prefix}{norm}_{k}": v for k, v in forward(norm, x, given).items()}
-        pieces = backward(norm, given, found[f"{norm}_xhat"])
-        found |= {f"{norm}_{key}": value for key, value in pieces.items()}
+        for name, value in one_norm(norm, given.used_x, given).items():
+            found[f"{norm}_{name}"] = value
+        following = one_norm(norm, given.next_x, given)
+        found |= {f"next_{norm}_{key}": following[key] for key in ("mean", "var", "xhat", "y")}
     found |= running(given) | {"used_x": given.used_x, "step1_x": given.used_x}
     found["train_y"] = found["bn_y"]
     found["eval_gap"] = (found["eval_y"] - found["train_y"]).square().mean().sqrt()

@@ -21,6 +21,9 @@ INK, MUTED, TYPED, SLATE, LINE = "#111820", "#4A5560", "#0B3FBF", "#2F3E4E", "#8
 FONT = {"font_name": "Arial", "font_size": 11, "font_color": INK, "align": "center",
         "valign": "vcenter"}  # fmt: skip
 NUMBER = "[>=0.005]0.00;[<=-0.005]-0.00;0.00"  # without a minus before 0.00
+NUMBERS = {"used_x": "General", "step1_x": "General", "explain_x": "General",
+           "explain_size": '"= "0', "set_row": "0", "set_rows": "0", "set_column": "0",
+           "set_columns": "0"}  # fmt: skip
 TO_TYPE = {
     "font_color": TYPED,
     "bold": True,
@@ -92,8 +95,8 @@ class Page:
         """All cells of a quantity, their names, and the rules that they follow."""
         value = self.values[q.name]
         for index in q.indices():
-            style = {"bg_color": fill(q, index), "num_format": q.number or NUMBER, "shrink": True,
-                     "bold": not q.tiles} | tile_lines(q, index)  # fmt: skip
+            style = {"bg_color": fill(q, index), "num_format": NUMBERS.get(q.name, NUMBER),
+                     "shrink": True, "bold": not q.tiles} | tile_lines(q, index)  # fmt: skip
             if q.formula:
                 content = f"={formula(q, index)}", shown(value[index])
             else:

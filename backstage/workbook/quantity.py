@@ -17,7 +17,8 @@ PIXELS = ((2, 0), (0, 2), (1, 0), (0, 1))  # image, channel, row and column with
 IMAGES, CHANNELS = ((2, 0),), ((0, 2),)
 BESIDE = ((2, 0), (0, 1))  # image and channel: GN's statistics
 STEPS = ((0, 9), (0, 2))  # training step and channel
-SHAPES = {PIXELS: (4, 4, 2, 2), STEPS: (3, 4), BESIDE: (4, 4), IMAGES: (4,), CHANNELS: (4,), (): ()}
+AXES = {PIXELS: "ncij", STEPS: "kc", BESIDE: "nc", IMAGES: "n", CHANNELS: "c", (): ""}
+LENGTHS = {"n": 4, "c": 4, "i": 2, "j": 2, "k": 3}
 ALL = (0, 3)
 
 
@@ -37,11 +38,11 @@ class Quantity:
     norm: str = ""
     over: str = ""
     size: tuple[int, int] = (1, 1)  # rows and columns that one number takes
-    number: str = ""  # its number format, where it isn't the usual one
+    label: str = ""  # what a person reads beside it
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return SHAPES[self.steps]
+        return tuple(LENGTHS[axis] for axis in AXES[self.steps])
 
     @property
     def tiles(self) -> bool:

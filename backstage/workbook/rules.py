@@ -9,10 +9,6 @@ from backstage.workbook.quantity import CHANNELS, Quantity
 from backstage.workbook.table import INPUTS, MAIN
 
 GROUPS = {MAIN: "$I$19"}  # rules on other sheets go by the name, as every program lets them
-LABELS = {"x": "", "next_x": "layer N+1: ", "step2_x": "step 2: ", "step3_x": "step 3: ",
-          "dy": "∂L/∂y: ", "multiply": "× image", "add": "+ channel", "gamma": "γ", "beta": "β",
-          "eps": "ε", "explain_norm": "norm", "explain_image": "image",
-          "explain_channel": "channel", "explain_pixel": "pixel"}  # fmt: skip
 GREY = {"bg_color": "#F2F2F2", "font_color": "#A6A6A6"}
 RED = {"bg_color": "#C00000", "font_color": "#FFFFFF"}
 LIT = {"bn": "#56B4E9", "ln": "#F5B93A", "gn": "#4CC39C"}  # the explained pixel's set
@@ -44,14 +40,13 @@ def complaints(title: str) -> str:
 
 def _complaint(q: Quantity) -> str:
     """A formula: one input's part of it."""
-    label = LABELS.get(q.name, q.name)
     if q.tiles:
-        return _first_wrong(q, label)
+        return _first_wrong(q)
     cells = [q.cell(*index) for index in q.indices()]
     if len(cells) > 1:
         area = f"{cells[0]}:{cells[-1]}"
-        return f'IF(COUNT({area})=4,"","{label} needs four numbers")'
-    said = f'"{label} has to be {allowed(q.name)}"'
+        return f'IF(COUNT({area})=4,"","{q.label} needs four numbers")'
+    said = f'"{q.label} has to be {allowed(q.name)}"'
     if q.name in LISTS:
         options = ",".join(f'"{x}"' if isinstance(x, str) else str(x) for x in LISTS[q.name])
         return f'IF(ISNUMBER(MATCH({q.name},{{{options}}},0)),"",{said})'
@@ -62,14 +57,14 @@ def _complaint(q: Quantity) -> str:
     return f'IF(ISNUMBER({q.name}),IF({fits},"",{said}),{said})'
 
 
-def _first_wrong(q: Quantity, label: str) -> str:
+def _first_wrong(q: Quantity) -> str:
     """A formula: "63 of 64 numbers: image 2, channel 3 is empty", or nothing."""
     area, (row, column) = q.area(), q.place(0, 0, 0, 0)
     where = (f'"image "&INT((ROW({area})-{row - 1})/2)&", channel "'
              f"&INT((COLUMN({area})-{column - 1})/2)")  # fmt: skip
     kind = f'IF(ISBLANK({area})," is empty"," is no number")'
     each = f'_xlfn.TEXTJOIN("; ",TRUE,IF(ISNUMBER({area}),"",{where}&{kind}))'
-    return f'IF(COUNT({area})=64,"","{label}"&COUNT({area})&" of 64 numbers: "&LEFT({each},60))'
+    return f'IF(COUNT({area})=64,"","{q.label}"&COUNT({area})&" of 64 numbers: "&LEFT({each},60))'
 
 
 def _rule(page, areas: str, formula: str, style: dict, stop: bool = False) -> None:

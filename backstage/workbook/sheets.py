@@ -1,16 +1,15 @@
 """What stands on each sheet beside its numbers: headings, labels, and what to look for."""
 
-from backstage.workbook.arithmetic import panel, plain
+from backstage.workbook.arithmetic import RIGHT, panel, plain, told
 from backstage.workbook.charts import charts, pixel_chart
 from backstage.workbook.page import COLORS, MUTED, TITLES, Page
 from backstage.workbook.table import GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
 
 HAT, Y = "x̂ = (x − μ) / √(σ² + ε)", "y = γ x̂ + β"
-RIGHT = {"align": "right", "bold": True}
 GROUPS = {1: "1 group: GN is LN", 2: "2 groups: channels 1–2 and 3–4",
           4: "4 groups: GN is instance norm, one channel each"}  # fmt: skip
-LOOK = "Look at one pixel: {} becomes {} under BN, {} under LN and {} under GN, because each " \
-       "compares it with other pixels."  # fmt: skip
+LOOK = "Look at one pixel: {x} becomes {bn} under BN, {ln} under LN and {gn} under GN, because " \
+       "each compares it with other pixels."  # fmt: skip
 
 
 def write_all(page: Page) -> None:
@@ -29,9 +28,9 @@ def illustration(page: Page) -> None:
     write_all(page)
     _look(page)
     page.bar("B6", "Type here", 10)
-    page.put("K7", "× image", bold=True, shrink=True)
-    for cell, text in (("B16", "+ channel"), ("B17", "γ"), ("B18", "β"), ("B19", "ε")):
-        page.put(cell, text, **RIGHT)
+    page.put("K7", QUANTITIES["multiply"].label, bold=True, shrink=True)
+    for row, name in enumerate(("add", "gamma", "beta", "eps"), start=16):
+        page.put(f"B{row}", QUANTITIES[name].label, **RIGHT)
     page.put("F19", "groups of GN", size=(1, 3), **RIGHT)
     rest = f'IF(groups=2,"{GROUPS[2]}",IF(groups=4,"{GROUPS[4]}",""))'
     page.put("B20", f'=IF(groups=1,"{GROUPS[1]}",{rest})', GROUPS[page.given.groups], (1, 10),
@@ -54,12 +53,12 @@ def illustration(page: Page) -> None:
 
 def _look(page: Page) -> None:
     """The line that says what to look for, with its numbers."""
-    cells = [QUANTITIES[f"{norm}_xhat"].cell(0, 0, 0, 0) for norm in TITLES]
-    values = [page.values[f"{norm}_xhat"][0, 0, 0, 0].item() for norm in TITLES]
-    formula = LOOK.format('"&N8&"', *(f'"&FIXED({cell},2)&"' for cell in cells))
-    x = plain(page.given.used_x[0, 0, 0, 0])
-    shown = LOOK.format(x, *(f"{float(plain(v, 2)):.2f}" for v in values))
-    page.put("B4", f'="{formula}"', shown, bold=True, align="left")
+    known = {"x": ("N8", plain(page.given.used_x[0, 0, 0, 0]))}
+    for norm in TITLES:
+        cell = QUANTITIES[f"{norm}_xhat"].cell(0, 0, 0, 0)
+        xhat = float(plain(page.values[f"{norm}_xhat"][0, 0, 0, 0], 2))
+        known[norm] = f"FIXED({cell},2)", f"{xhat:.2f}"
+    page.put("B4", *told(LOOK, known), bold=True, align="left")
 
 
 def _outputs(page: Page, blocks, top: int, bottom: int) -> None:

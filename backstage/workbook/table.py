@@ -4,33 +4,31 @@ The sheets are written from it, the names of the cells come from it, and `check`
 `expected.reference` has PyTorch's numbers under the same names.
 """
 
-import math
 import re
 
 from backstage.workbook.expected import NORMS
-from backstage.workbook.given import Inputs
-from backstage.workbook.quantity import ALL, BESIDE, CHANNELS, IMAGES, PIXELS, STEPS, Quantity
+from backstage.workbook.quantity import ALL, AXES, BESIDE, CHANNELS, IMAGES, PIXELS, STEPS, Quantity
 
 MAIN, NEXT, RUNNING, GRADIENTS = "Illustration", "Layer N+1", "Train and eval", "Gradients"
 WIDE = (1, 2)  # two columns, as wide as a channel
 
-INPUTS = (
+TYPED = (
     Quantity("x", MAIN, "C8", PIXELS),
-    Quantity("multiply", MAIN, "K8", IMAGES, size=(2, 1)),
-    Quantity("add", MAIN, "C16", CHANNELS, size=WIDE),
-    Quantity("gamma", MAIN, "C17", CHANNELS, size=WIDE),
-    Quantity("beta", MAIN, "C18", CHANNELS, size=WIDE),
-    Quantity("eps", MAIN, "C19", size=WIDE),
-    Quantity("groups", MAIN, "I19", size=WIDE),
-    Quantity("explain_norm", MAIN, "C23"),
-    Quantity("explain_image", MAIN, "D23", size=WIDE),
-    Quantity("explain_channel", MAIN, "F23", size=WIDE),
-    Quantity("explain_pixel", MAIN, "H23", size=(1, 3)),
-    Quantity("next_x", MAIN, "AC8", PIXELS, norm="gn"),
-    Quantity("momentum", RUNNING, "C4", size=WIDE),
-    Quantity("step2_x", RUNNING, "L8", PIXELS, norm="bn"),
-    Quantity("step3_x", RUNNING, "U8", PIXELS, norm="bn"),
-    Quantity("dy", GRADIENTS, "C7", PIXELS),
+    Quantity("multiply", MAIN, "K8", IMAGES, size=(2, 1), label="× image"),
+    Quantity("add", MAIN, "C16", CHANNELS, size=WIDE, label="+ channel"),
+    Quantity("gamma", MAIN, "C17", CHANNELS, size=WIDE, label="γ"),
+    Quantity("beta", MAIN, "C18", CHANNELS, size=WIDE, label="β"),
+    Quantity("eps", MAIN, "C19", size=WIDE, label="ε"),
+    Quantity("groups", MAIN, "I19", size=WIDE, label="groups"),
+    Quantity("explain_norm", MAIN, "C23", label="norm"),
+    Quantity("explain_image", MAIN, "D23", size=WIDE, label="image"),
+    Quantity("explain_channel", MAIN, "F23", size=WIDE, label="channel"),
+    Quantity("explain_pixel", MAIN, "H23", size=(1, 3), label="pixel"),
+    Quantity("next_x", MAIN, "AC8", PIXELS, norm="gn", label="layer N+1: "),
+    Quantity("momentum", RUNNING, "C4", size=WIDE, label="momentum"),
+    Quantity("step2_x", RUNNING, "L8", PIXELS, norm="bn", label="step 2: "),
+    Quantity("step3_x", RUNNING, "U8", PIXELS, norm="bn", label="step 3: "),
+    Quantity("dy", GRADIENTS, "C7", PIXELS, label="∂L/∂y: "),
 )
 
 # The fields of a formula, for a number of image n and channel c: {N} and {C} are these, {S} the end
@@ -54,25 +52,45 @@ BY_NORM = (  # name after the norm's, sheet, places under BN, LN and GN, formula
     ("dgamma", GRADIENTS, "L38 U38 AE38", "SUMPRODUCT({channel dy},{channel its xhat})", "dy"),
     ("dbeta", GRADIENTS, "L39 U39 AE39", "SUM({channel dy})", ""),
 )  # fmt: skip
-NEXT_BY_NORM = (
-    ("mean", MAIN, "AC16 AK8 AL8", "AVERAGE({set next_x})", "next_x"),
-    ("var", MAIN, "AC17 AK9 AL9", "VARP({set next_x})", ""),
-    ("xhat", NEXT, "C8 L8 U8", "({next_x}-next_{norm}_mean_{S})/SQRT(next_{norm}_var_{S}+eps)", ""),
-    ("y", NEXT, "C19 L19 U19", "gamma_{C}*{its xhat}+beta_{C}", ""),
+NEXT_AT = (
+    (MAIN, "AC16 AK8 AL8"),
+    (MAIN, "AC17 AK9 AL9"),
+    (NEXT, "C8 L8 U8"),
+    (NEXT, "C19 L19 U19"),
 )
-BATCHES = (  # name, place of training step 1, formula; before the first step stands a number
-    ("before_mean", "C17", "run_mean_{K-1}_{C}"),
-    ("before_var", "C18", "run_var_{K-1}_{C}"),
-    ("batch_mean", "C19", "AVERAGE({channel step{K}_x})"),
-    ("batch_var", "C20", "VARP({channel step{K}_x})"),
-    ("batch_unbiased", "C21", "VAR({channel step{K}_x})"),
-    ("run_mean", "C22", "(1-momentum)*before_mean_{K}_{C}+momentum*batch_mean_{K}_{C}"),
-    ("run_var", "C23", "(1-momentum)*before_var_{K}_{C}+momentum*batch_unbiased_{K}_{C}"),
-)
+NEXT_BY_NORM = [
+    (row[0], *at, *(text.replace("used_x", "next_x") for text in row[3:]))
+    for row, at in zip(BY_NORM, NEXT_AT, strict=False)  # layer N+1 has the first four
+]
+SET = "OFFSET(N8,set_row-1,set_column-1,set_rows,set_columns)"
+PIXEL = ('INDEX({all used_x},2*explain_image-(LEFT(explain_pixel,5)="upper"),'
+         '2*explain_channel-(RIGHT(explain_pixel,4)="left"))')  # fmt: skip
+GAMMA, BETA = (f"INDEX(C{row}:J{row},1,2*explain_channel-1)" for row in (17, 18))
+PANEL = [Quantity(name, MAIN, at, (), *more) for name, at, *more in (
+    ("set_row", "C24", "set_rows*INT((2*explain_image-2)/set_rows)+1"),
+    ("set_column", "F24", "set_columns*INT((2*explain_channel-2)/set_columns)+1"),
+    ("set_rows", "H24", 'IF(explain_norm="BN",8,2)'),
+    ("set_columns", "J24", 'IF(explain_norm="BN",2,IF(explain_norm="LN",8,8/groups))'),
+    ("explain_size", "K24", "set_rows*set_columns"),
+    ("explain_x", "K23", PIXEL),
+    ("explain_mean", "J25", f"AVERAGE({SET})", "", "used_x", (2, 2)),
+    ("explain_var", "J27", f"VARP({SET})", "", "", (4, 2)),
+    ("explain_xhat", "J31", "(explain_x-explain_mean)/SQRT(explain_var+eps)", "", "", WIDE),
+    ("explain_y", "J32", f"{GAMMA}*explain_xhat+{BETA}", "", "", WIDE),
+)]  # fmt: skip
+BATCHES = [Quantity(name, RUNNING, at, STEPS, text, "bn", over, WIDE) for name, at, text, over in (
+    ("before_mean", "C17", "run_mean_{K-1}_{C}", "step1_x"),
+    ("before_var", "C18", "run_var_{K-1}_{C}", ""),
+    ("batch_mean", "C19", "AVERAGE({channel step{K}_x})", "step1_x"),
+    ("batch_var", "C20", "VARP({channel step{K}_x})", ""),
+    ("batch_unbiased", "C21", "VAR({channel step{K}_x})", ""),
+    ("run_mean", "C22", "(1-momentum)*before_mean_{K}_{C}+momentum*batch_mean_{K}_{C}", "step1_x"),
+    ("run_var", "C23", "(1-momentum)*before_var_{K}_{C}+momentum*batch_unbiased_{K}_{C}", ""),
+)]  # fmt: skip
 START = {"before_mean": "0", "before_var": "1"}  # as nn.BatchNorm2d starts
-OTHERS = (
-    Quantity("used_x", MAIN, "N8", PIXELS, "multiply_{N}*{x}+add_{C}", "gn", number="General"),
-    Quantity("step1_x", RUNNING, "C8", PIXELS, "{used_x}", "bn", number="General"),
+USED = Quantity("used_x", MAIN, "N8", PIXELS, "multiply_{N}*{x}+add_{C}", "gn")
+EVALUATION = (
+    Quantity("step1_x", RUNNING, "C8", PIXELS, "{used_x}", "bn"),
     Quantity("eval_xhat", RUNNING, "C28", PIXELS,
              "({used_x}-run_mean_3_{C})/SQRT(run_var_3_{C}+eps)", "bn"),
     Quantity("eval_y", RUNNING, "L28", PIXELS, "gamma_{C}*{eval_xhat}+beta_{C}", "bn"),
@@ -80,63 +98,28 @@ OTHERS = (
     Quantity("eval_gap", RUNNING, "U37", (), "SQRT(SUMXMY2({all eval_y},{all train_y})/64)",
              size=WIDE),
 )  # fmt: skip
-SET = "OFFSET(N8,set_row-1,set_column-1,set_rows,set_columns)"
-PIXEL = ('INDEX({all used_x},2*explain_image-(LEFT(explain_pixel,5)="upper"),'
-         '2*explain_channel-(RIGHT(explain_pixel,4)="left"))')  # fmt: skip
-GAMMA, BETA = (f"INDEX(C{row}:J{row},1,2*explain_channel-1)" for row in (17, 18))
-PANEL = (  # name, place, formula, rows and columns
-    ("set_row", "C24", "set_rows*INT((2*explain_image-2)/set_rows)+1", (1, 1)),
-    ("set_column", "F24", "set_columns*INT((2*explain_channel-2)/set_columns)+1", (1, 1)),
-    ("set_rows", "H24", 'IF(explain_norm="BN",8,2)', (1, 1)),
-    ("set_columns", "J24", 'IF(explain_norm="BN",2,IF(explain_norm="LN",8,8/groups))', (1, 1)),
-    ("explain_size", "K24", "set_rows*set_columns", (1, 1)),
-    ("explain_x", "K23", PIXEL, (1, 1)),
-    ("explain_mean", "J25", f"AVERAGE({SET})", (2, 2)),
-    ("explain_var", "J27", f"VARP({SET})", (4, 2)),
-    ("explain_xhat", "J31", "(explain_x-explain_mean)/SQRT(explain_var+eps)", WIDE),
-    ("explain_y", "J32", f"{GAMMA}*explain_xhat+{BETA}", WIDE),
-)
 
 
-def _by_norm(row: tuple, k: int, norm: str, prefix: str = "") -> Quantity:
-    """One norm's quantity of a row of `BY_NORM`."""
+def _by_norm(row: tuple, k: int, prefix: str = "") -> Quantity:
+    """The k-th norm's quantity of a row of `BY_NORM`."""
     name, sheet, places, formula, over = row
-    steps, size = PIXELS, (1, 1)
+    norm, steps, size = NORMS[k], PIXELS, (1, 1)
     if name in ("dgamma", "dbeta"):
         steps, size = CHANNELS, WIDE
     elif name.endswith(("mean", "var")):
-        steps = {"bn": CHANNELS, "ln": IMAGES, "gn": BESIDE}[norm]
+        steps = (CHANNELS, IMAGES, BESIDE)[k]
         size = WIDE if norm == "bn" else (2, 1) if name == "pull_mean" else (1, 1)
     over = f"{norm}_{over}" if over == "held" else over
     return Quantity(f"{prefix}{norm}_{name}", sheet, places.split()[k], steps, formula, norm, over,
                     size)  # fmt: skip
 
 
-def _panel(name: str, at: str, formula: str, size: tuple[int, int]) -> Quantity:
-    number = {"explain_size": '"= "0', "explain_x": "General"}.get(
-        name, "0" if "set_" in name else ""
-    )
-    over = "used_x" if name == "explain_mean" else ""
-    return Quantity(name, MAIN, at, (), formula, "", over, size, number)
-
-
-def _all() -> list[Quantity]:
-    """In the order in which `check` reports."""
-    found = [OTHERS[0]]
-    for prefix, rows in (("", BY_NORM), ("next_", NEXT_BY_NORM)):
-        found += [_by_norm(row, k, norm, prefix) for k, norm in enumerate(NORMS) for row in rows]
-    found += [_panel(*row) for row in PANEL]
-    for name, at, formula in BATCHES:
-        over = "step1_x" if name.endswith("mean") else ""
-        found.append(Quantity(name, RUNNING, at, STEPS, formula, "bn", over, WIDE))
-    return [*found, *OTHERS[1:]]
-
-
-COMPUTED = {q.name: q for q in _all()}
-INPUTS = {q.name: q for q in INPUTS}
+INPUTS = {q.name: q for q in TYPED}
+COMPUTED = {q.name: q for q in (  # in the order in which `check` reports
+    USED, *(_by_norm(row, k) for k in range(3) for row in BY_NORM),
+    *(_by_norm(row, k, "next_") for k in range(3) for row in NEXT_BY_NORM),
+    *PANEL, *BATCHES, *EVALUATION)}  # fmt: skip
 QUANTITIES = INPUTS | COMPUTED
-CELLS = sum(math.prod(q.shape) for q in COMPUTED.values())
-assert set(INPUTS) == set(Inputs().values())
 
 
 def members(norm: str, grid: Quantity, n: int, c: int, sheet: str) -> str:
@@ -152,27 +135,19 @@ def members(norm: str, grid: Quantity, n: int, c: int, sheet: str) -> str:
 
 def formula(q: Quantity, index: tuple[int, ...]) -> str:
     """The formula of one number of a quantity, with its fields filled in."""
-    n = 0 if q.steps in (CHANNELS, STEPS) else index[0] if index else 0
-    c = 0 if q.steps == IMAGES or not index else index[1] if q.tiles else index[-1]
-    step = index[0] if q.steps == STEPS else 0
+    at = dict(zip(AXES[q.steps], index, strict=False))
+    n, c, step = (at.get(axis, 0) for axis in "nck")
     if step == 0 and q.name in START:
         return START[q.name]
     ends = {"bn": f"{c + 1}", "ln": f"{n + 1}", "gn": f"{n + 1}_{c + 1}", "": ""}
-    numbers = {
-        "N": n + 1,
-        "C": c + 1,
-        "S": ends[q.norm],
-        "K": step + 1,
-        "K-1": step,
-        "norm": q.norm,
-    }
-    prefix = "next_" if q.name.startswith("next_") else ""
+    norm = f"next_{q.norm}" if q.name.startswith("next_") else q.norm
+    fields = {"N": n + 1, "C": c + 1, "S": ends[q.norm], "K": step + 1, "K-1": step, "norm": norm}
 
     def fill(found: re.Match) -> str:
         *how, name = found[1].split()
-        if name in numbers and not how:
-            return str(numbers[name])
-        grid = QUANTITIES[f"{prefix}{q.norm}_{name}" if "its" in how else name]
+        if name in fields:
+            return str(fields[name])
+        grid = QUANTITIES[f"{norm}_{name}" if "its" in how else name]
         if "set" in how:
             return members(q.norm, grid, n, c, q.sheet)
         if "channel" in how or "all" in how:
