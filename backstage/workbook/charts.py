@@ -6,12 +6,11 @@ from xlsxwriter.utility import xl_range_abs, xl_rowcol_to_cell
 
 from backstage.workbook.page import COLORS, NUMBER, TITLES, Page, shown
 from backstage.workbook.quantity import BESIDE
-from backstage.workbook.table import COMPUTED
+from backstage.workbook.table import CHARTS, COMPUTED
 
 MARKERS = {"bn": "circle", "ln": "square", "gn": "triangle"}
 GREY, DARK = "#8A949E", "#2F3E4E"
 PIXELS, STEPS, SETS = 7, 27, 35  # the rows above each table
-CHARTS = "Charts"
 
 
 def charts(page: Page) -> None:

@@ -78,10 +78,9 @@ def running(given: Inputs) -> dict[str, Tensor]:
         bn(batch)
         rows.append(row | {"run_mean": bn.running_mean.clone(), "run_var": bn.running_var.clone()})
     out = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-    squared = bn.running_var + given.eps
-    out["eval_y"] = defined(bn.eval()(given.used_x), squared)
-    nn.init.ones_(bn.weight), nn.init.zeros_(bn.bias)
-    return out | {"eval_xhat": defined(bn(given.used_x), squared)}
+    used, squared = given.used_x, bn.running_var + given.eps
+    xhat = nn.functional.batch_norm(used, bn.running_mean, bn.running_var, eps=bn.eps)
+    return out | {"eval_xhat": defined(xhat, squared), "eval_y": defined(bn.eval()(used), squared)}
 
 
 def explained(given: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:

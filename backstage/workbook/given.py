@@ -105,11 +105,6 @@ LISTS = {  # inputs that are chosen from a list
 RANGES = {"eps": (0, LIMIT), "momentum": (0, 1)}  # all other inputs: -LIMIT to LIMIT
 
 
-def inputs() -> Inputs:
-    """The delivered ones: x, gamma, beta, eps, groups and more, as float64 tensors and numbers."""
-    return Inputs()
-
-
 def allowed(name: str) -> str:
     """What an input has to be, in words: "a number from 0 to 1", "1, 2 or 4"."""
     if name in LISTS:

@@ -1,6 +1,7 @@
 """The sheet Read me: what each sheet shows, the formulas, the colours, what to try."""
 
 from backstage.workbook.page import Page
+from backstage.workbook.table import CHARTS, GRADIENTS, MAIN, NEXT, RUNNING
 
 TEXT = """
 # The sheets
@@ -48,10 +49,6 @@ def read_me(page: Page) -> None:
     """Text only."""
     page.put("B1", "Normalization by hand", bold=True, font_size=18, align="left")
     page.note("B2", "Batch, layer and group norm of four small images. Start with Illustration.")
-    heights, sheets = (
-        {},
-        [line.split(" | ")[0] for line in TEXT.split("# The formulas")[0].split("\n")],
-    )
     for row, line in enumerate(TEXT.strip().split("\n"), start=4):
         label, _, text = line.partition(" | ")
         if line.startswith("# "):
@@ -59,11 +56,9 @@ def read_me(page: Page) -> None:
             continue
         style = {"bold": True, "align": "left", "valign": "top"}
         page.put(f"B{row}", label, **style)
-        if label in sheets:
+        if label in (MAIN, NEXT, RUNNING, GRADIENTS, CHARTS):
             look = page.look(**style, underline=1)
             page.sheet.write_url(f"B{row}", f"internal:'{label}'!A1", look, label)
         page.put(f"C{row}", text, align="left", valign="top", text_wrap=True)
-        heights[row] = 20 * (1 + len(text) // 118) + 4
+        page.sheet.set_row_pixels(row - 1, 20 * (1 + len(text) // 118) + 4)
     page.finish({"A:A": 12, "B:B": 130, "C:C": 900}, last_row=row)
-    for where, pixels in heights.items():
-        page.sheet.set_row_pixels(where - 1, pixels)

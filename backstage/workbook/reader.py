@@ -3,7 +3,6 @@
 import copy
 import warnings
 import zipfile
-from collections import Counter
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from backstage.workbook.quantity import Quantity
 from backstage.workbook.table import INPUTS, QUANTITIES
 
 AFRESH = "start again from a freshly built workbook"
+BOOK = "xl/workbook.xml"
 
 
 class Reader:
@@ -72,20 +72,18 @@ class Reader:
         Whoever inserts a row moves all names below it alike. A name that leaves its row or column
         alone, or leads to a hidden cell, was moved by hand.
         """
-        votes, wrong = {}, {}
-        moves = [(name, (cell.parent.title, axis, was), now)
-                 for name, q in QUANTITIES.items()
-                 for index, cell in zip(q.indices(), self.cells[name], strict=True)
-                 for axis, was, now in zip("rc", q.place(*index), (cell.row, cell.column),
-                                           strict=True)]  # fmt: skip
-        for _, line, now in moves:
-            votes.setdefault(line, Counter())[now] += 1
-        for name, line, now in moves:
-            if votes[line].most_common(1)[0][0] != now:
-                wrong[name] = "a name was moved away from its number"
-        for name, cells in self.cells.items():
-            hidden = [where(cell) for cell in cells if _hidden(cell)]
-            wrong |= {name: f"{hidden[0]} is hidden"} if hidden else {}
+        lines, wrong = {}, {}  # (sheet, axis, where it was) -> {where it is: quantities}
+        for name, q in QUANTITIES.items():
+            for index, cell in zip(q.indices(), self.cells[name], strict=True):
+                places = zip((q.sheet, *q.place(*index)), (cell.parent, cell.row, cell.column),
+                             strict=True)  # fmt: skip
+                for axis, (was, now) in enumerate(places):
+                    lines.setdefault((q.sheet, axis, was), {}).setdefault(now, []).append(name)
+                if _hidden(cell):
+                    wrong[name] = f"{where(cell)} is hidden"
+        for found in lines.values():
+            for names in sorted(found.values(), key=len)[:-1]:
+                wrong |= dict.fromkeys(names, "a name was moved away from its number")
         return wrong
 
     def save(self, path: Path, given: Inputs) -> None:
@@ -141,26 +139,22 @@ def _typed(name: str, value, place: str) -> float | int | str:
 
 def _refuse(path: Path) -> None:
     """One sentence for a file that is no .xlsx."""
-    again = "open it in a spreadsheet program and save it as .xlsx"
-    told, data, book = "", path.read_bytes() if path.is_file() else b"", b""
-    if zipfile.is_zipfile(path) if data else False:
+    data = path.read_bytes() if path.is_file() else b""
+    book, again = b"", "open it in a spreadsheet program and save it as .xlsx"
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            book = (
-                archive.read("xl/workbook.xml") if "xl/workbook.xml" in archive.namelist() else b""
-            )
-    if path.name.startswith("~$"):
-        told = f"is only Excel's note that the workbook is open: check {path.name[2:]}"
-    elif not path.is_file():
-        told = "does not exist: give the name of a workbook"
-    elif data.startswith(b"\xd0\xcf\x11\xe0"):
-        told = f"is an old .xls, or has a password: {again}, without a password"
-    elif not data.startswith(b"PK"):
-        told = f"is not an Excel workbook: {again}"
-    elif not zipfile.is_zipfile(path):
-        told = "is cut off: download or copy it again"
-    elif not book:
-        told = f"is another kind of file (.ods?): {again}"
-    elif b"purl.oclc.org/ooxml" in book:
-        told = "is a Strict Open XML workbook: save it as .xlsx, Excel's usual kind"
-    if told:
-        raise InputError(f"{path.name} {told}.")
+            book = archive.read(BOOK) if BOOK in archive.namelist() else b""
+    for bad, told in (
+        (path.name.startswith("~$"),
+         f"is only Excel's note that the workbook is open: check {path.name[2:]}"),
+        (not path.is_file(), "does not exist: give the name of a workbook"),
+        (data.startswith(b"\xd0\xcf\x11\xe0"),
+         f"is an old .xls, or has a password: {again}, without a password"),
+        (not data.startswith(b"PK"), f"is not an Excel workbook: {again}"),
+        (not zipfile.is_zipfile(path), "is cut off: download or copy it again"),
+        (not book, f"is another kind of file (.ods?): {again}"),
+        (b"purl.oclc.org/ooxml" in book,
+         "is a Strict Open XML workbook: save it as .xlsx, Excel's usual kind"),
+    ):  # fmt: skip
+        if bad:
+            raise InputError(f"{path.name} {told}.")

@@ -3,7 +3,7 @@
 from backstage.workbook.arithmetic import RIGHT, panel, plain, told
 from backstage.workbook.charts import charts, pixel_chart
 from backstage.workbook.page import COLORS, MUTED, TITLES, Page
-from backstage.workbook.table import GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
+from backstage.workbook.table import CHARTS, GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
 
 HAT, Y = "x̂ = (x − μ) / √(σ² + ε)", "y = γ x̂ + β"
 GROUPS = {1: "1 group: GN is LN", 2: "2 groups: channels 1–2 and 3–4",
@@ -131,4 +131,4 @@ def gradients(page: Page) -> None:
 
 
 SHEETS = {MAIN: illustration, NEXT: next_layer, RUNNING: train_and_eval, GRADIENTS: gradients,
-          "Charts": charts}  # fmt: skip
+          CHARTS: charts}  # fmt: skip

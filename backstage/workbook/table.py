@@ -9,7 +9,8 @@ import re
 from backstage.workbook.expected import NORMS
 from backstage.workbook.quantity import ALL, AXES, BESIDE, CHANNELS, IMAGES, PIXELS, STEPS, Quantity
 
-MAIN, NEXT, RUNNING, GRADIENTS = "Illustration", "Layer N+1", "Train and eval", "Gradients"
+MAIN, NEXT, RUNNING = "Illustration", "Layer N+1", "Train and eval"
+GRADIENTS, CHARTS = "Gradients", "Charts"
 WIDE = (1, 2)  # two columns, as wide as a channel
 
 TYPED = (
