@@ -24,7 +24,7 @@ def panel(page: Page) -> None:
     total = told("({all}) / {size}", known, "+ -", "− ")
     page.put("C25", *total, size=(2, 7), text_wrap=True, align="left")
     for tile in range(4):
-        page.put(f"C{27 + tile}", *_squares(page, tile), array=True, align="left")
+        page.put(f"C{27 + tile}", *_squares(page, tile), align="left")
     fraction = told("({x} − {mean}) / √({var} + {eps})", known, "− -", "+ ")
     page.put("C31", *fraction, size=(1, 7), **LONG)
     page.put("C32", *told("{gamma} · {xhat} + {beta}", known, "+ -", "− "), size=(1, 7), **LONG)

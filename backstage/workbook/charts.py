@@ -4,12 +4,12 @@ import itertools
 
 from xlsxwriter.utility import xl_range_abs, xl_rowcol_to_cell
 
-from backstage.workbook.page import COLORS, NUMBER, TITLES, Page, shown
+from backstage.workbook.page import COLORS, NUMBER, SLATE, TITLES, Page, shown
 from backstage.workbook.quantity import BESIDE
 from backstage.workbook.table import CHARTS, COMPUTED
 
-MARKERS = {"bn": "circle", "ln": "square", "gn": "triangle"}
-GREY, DARK = "#8A949E", "#2F3E4E"
+GREY = "#8A949E"
+VARIANCES = "Variance of the gradient over a set"
 PIXELS, STEPS, SETS = 7, 27, 35  # the rows above each table
 
 
@@ -21,11 +21,14 @@ def charts(page: Page) -> None:
     said = f"channel {page.given.explain_channel}"
     page.put("B4", '="channel "&explain_channel', said, bold=True, font_size=14)
     _tables(page)
-    pixel_chart(page, "K5", "xhat", (470, 400))
+    pixel_chart(page, "K5", "x̂", (470, 400))
     pixel_chart(page, "Q5", "y", (470, 400))
     _lines(page, "K26", 2, "running mean μ")
     _lines(page, "Q26", 4, "running variance σ²")
-    _bars(page, "K42")
+    looks = (("h: μ, σ constant", GREY), ("∂L/∂x in full", SLATE))
+    series = [{"name": name, "fill": {"color": color}} for name, color in looks]
+    alt = "For each norm's sets, the full gradient varies less than with μ and σ held constant."
+    _chart(page, "K42", "column", (940, 300), VARIANCES, alt, (SETS, 12, 1, 2), series)
     page.finish({"A:A": 12, "B:B": 150, "C:I": 70, "J:J": 20, "K:V": 80}, last_row=58)
 
 
@@ -59,70 +62,63 @@ def _tables(page: Page) -> None:
              *(_pick(page, name, n, None, i, j) for name in names))
             for n, i, j in itertools.product(range(4), range(2), range(2))]  # fmt: skip
     _table(page, PIXELS, "The channel's pixels", heads, rows)
-    both = (("mean", "mean"), ("var", "unbiased"))
-    start = ((_pick(page, f"before_{key}", 0, None), None) for key, _ in both)
-    rows = [(0, *itertools.chain(*start))]
-    for k in range(3):
-        pairs = ((f"run_{key}", f"batch_{batch}") for key, batch in both)
-        rows.append((k + 1, *(_pick(page, name, k, None) for pair in pairs for name in pair)))
+    names = ("run_mean", "batch_mean", "run_var", "batch_unbiased")
+    rows = [(k + 1, *(_pick(page, name, k, None) for name in names)) for k in range(3)]
+    start = (0, _pick(page, "before_mean", 0, None), None, _pick(page, "before_var", 0, None))
     heads = ("training steps", "running μ", "batch μ", "running σ²", "batch ÷15")
-    _table(page, STEPS, "Batch norm's running statistics", heads, rows, "bn")
+    _table(page, STEPS, "Batch norm's running statistics", heads, [start, *rows], "bn")
     rows = []
     for norm, k in itertools.product(TITLES, range(4)):
         index = (k, None) if norm == "gn" else (k,)
         pair = (_pick(page, f"{norm}_{key}_var", *index) for key in ("held", "dx"))
         rows.append((f"{norm.upper()}, {'channel' if norm == 'bn' else 'image'} {k + 1}", *pair))
     heads = ("GN: of the chosen channel", "h", "∂L/∂x")
-    _table(page, SETS, "Variance of the gradient over a set", heads, rows)
+    _table(page, SETS, VARIANCES, heads, rows)
 
 
-def _range(top: int, rows: int, column: int) -> str:
-    return f"={CHARTS}!{xl_range_abs(top, column, top + rows - 1, column)}"
+def _chart(
+    page: Page, cell: str, kind: str, size, title, alt, table, series, axes=("", "")
+) -> None:
+    """One look for all charts, and a description for those who cannot see it.
 
-
-def _place(page: Page, cell: str, chart, title: str, across: str, up: str, size, alt: str) -> None:
-    """One look for all charts, and a description for those who cannot see it."""
+    table: its first row, number of rows, column of labels and first column of values.
+    series: the look of each column.
+    """
+    chart, (top, rows, labels, first) = page.book.add_chart({"type": kind}), table
+    for column, look in enumerate(series, start=first):
+        x, y = (f"={CHARTS}!{xl_range_abs(top, k, top + rows - 1, k)}" for k in (labels, column))
+        chart.add_series(look | {"categories": x, "values": y})
     small, line = {"size": 11, "bold": False}, {"color": "#DDE1E5"}
     chart.set_title({"name": title, "name_font": {"size": 12}, "overlay": False})
     axis = {"name_font": small, "num_font": small, "label_position": "low", "num_format": "General"}
-    chart.set_x_axis(axis | {"name": across})
-    chart.set_y_axis(axis | {"name": up, "major_gridlines": {"visible": True, "line": line}})
+    chart.set_x_axis(axis | {"name": axes[0]})
+    chart.set_y_axis(axis | {"name": axes[1], "major_gridlines": {"visible": True, "line": line}})
     chart.set_legend({"position": "right", "font": {"size": 11}})
     chart.set_size({"width": size[0], "height": size[1]})
     page.sheet.insert_chart(cell, chart, {"object_position": 2, "description": alt, "y_offset": 3})
 
 
-def pixel_chart(page: Page, cell: str, key: str, size: tuple[int, int]) -> None:
+def pixel_chart(page: Page, cell: str, sign: str, size: tuple[int, int]) -> None:
     """x against x̂ or y: BN takes all pixels of a channel along one line, LN and GN do not."""
-    chart = page.book.add_chart({"type": "scatter"})
-    for k, norm in enumerate(TITLES, start=3 if key == "xhat" else 6):
+    series = []
+    for norm, marker in (("bn", "circle"), ("ln", "square"), ("gn", "triangle")):
         line = {"color": COLORS[norm], "width": 1.5}
-        marker = {"type": MARKERS[norm], "size": 7, "border": line, "fill": {"none": True}}
-        x, y = _range(PIXELS, 16, 2), _range(PIXELS, 16, k)
-        chart.add_series({"name": norm.upper(), "marker": marker, "categories": x, "values": y})
-    sign = "x̂" if key == "xhat" else "y"
+        look = {"type": marker, "size": 7, "border": line, "fill": {"none": True}}
+        series.append({"name": norm.upper(), "marker": look})
     alt = (f"{sign} against x for the 16 pixels of the chosen channel. Under BN they lie on one "
            "line; under LN and GN each image has a line of its own.")  # fmt: skip
-    across, up = ("x", sign) if size[1] > 200 else ("", "")  # the title says it too
-    _place(page, cell, chart, f"x → {sign} of the chosen channel", across, up, size, alt)
+    axes = ("x", sign) if size[1] > 200 else ("", "")  # the title says it too
+    title, table = f"x → {sign} of the chosen channel", (PIXELS, 16, 2, 3 if sign == "x̂" else 6)
+    _chart(page, cell, "scatter", size, title, alt, table, series, axes)
 
 
 def _lines(page: Page, cell: str, column: int, title: str) -> None:
-    chart = page.book.add_chart({"type": "line"})
-    series = (("running", column, COLORS["bn"], "solid"), ("batch", column + 1, GREY, "dash"))
-    for name, where, color, dash in series:
+    """A running statistic after each training step, beside the batch's own."""
+    series, table = [], (STEPS, 4, 1, column)
+    for name, color, dash in (("running", COLORS["bn"], "solid"), ("batch", GREY, "dash")):
         dot = {"type": "circle", "size": 6, "border": {"color": color}, "fill": {"color": color}}
         line = {"color": color, "width": 2, "dash_type": dash}
-        chart.add_series({"name": name, "categories": _range(STEPS, 4, 1), "marker": dot,
-                          "values": _range(STEPS, 4, where), "line": line})  # fmt: skip
+        series.append({"name": name, "marker": dot, "line": line})
     alt = f"The {title} of the chosen channel moves towards the batches' over three steps."
-    _place(page, cell, chart, f"Batch norm's {title}", "training steps", "", (470, 300), alt)
-
-
-def _bars(page: Page, cell: str) -> None:
-    chart, sets = page.book.add_chart({"type": "column"}), _range(SETS, 12, 1)
-    for column, name, color in ((2, "h: μ, σ constant", GREY), (3, "∂L/∂x in full", DARK)):
-        values, fill = _range(SETS, 12, column), {"color": color}
-        chart.add_series({"name": name, "categories": sets, "values": values, "fill": fill})
-    alt = "For each norm's sets, the full gradient varies less than with μ and σ held constant."
-    _place(page, cell, chart, "Variance of the gradient over a set", "", "", (940, 300), alt)
+    axes = ("training steps", "")
+    _chart(page, cell, "line", (470, 300), f"Batch norm's {title}", alt, table, series, axes)

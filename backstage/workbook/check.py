@@ -4,12 +4,13 @@ On the inputs of one file a wrong formula may show a right number: with an ε ty
 where LibreOffice is installed, copies of the file get other inputs and are recalculated.
 """
 
+import contextlib
 import math
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,16 +22,16 @@ from backstage.workbook.reader import Reader, where
 from backstage.workbook.table import COMPUTED
 
 NOT_LOOKED_AT = "Not looked at: the charts, colours, texts and validation."
+ONLY_STORED = "Only the numbers stored in the file were compared, since LibreOffice is not " \
+              "installed: a wrong formula may still show a right number."  # fmt: skip
 
 
 @dataclass
 class Report:
     """What `check` found: `str(report)` in words, `report.agrees` the verdict."""
 
-    inputs: Inputs
-    draws: int = 0  # how many other inputs were tried
-    wrong: dict[str, str] = field(default_factory=dict)  # quantity -> where, and by how much
-    notes: list[str] = field(default_factory=list)
+    wrong: dict[str, str]  # quantity -> where, and by how much
+    how: str  # what was compared
 
     @property
     def agrees(self) -> bool:
@@ -38,17 +39,11 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{quantity:<18} {what}" for quantity, what in self.wrong.items()]
-        how = (f"Its formulas were recalculated, on its own inputs and on {self.draws} others."
-               if self.draws else "Only the numbers stored in the file were compared, since "
-               "LibreOffice is not installed: a wrong formula may still show a right number."
-               )  # fmt: skip
         numbers = sum(math.prod(q.shape) for q in COMPUTED.values())
         verdict = f"{numbers:,} numbers: sheet and PyTorch agree."
-        if self.wrong:
-            verdict = (
-                f"Sheet and PyTorch differ in {len(self.wrong)} of {len(COMPUTED)} quantities."
-            )
-        return "\n".join([*lines, *self.notes, how, verdict, NOT_LOOKED_AT])
+        if lines:
+            verdict = f"Sheet and PyTorch differ in {len(lines)} of {len(COMPUTED)} quantities."
+        return "\n".join([*lines, self.how, verdict, NOT_LOOKED_AT])
 
 
 def check(path: str | Path) -> Report:
@@ -57,35 +52,34 @@ def check(path: str | Path) -> Report:
     Raises InputError, one sentence with sheet and cell, for what cannot be computed with.
     """
     reader = Reader(Path(path))
-    given = reader.inputs()
-    report = Report(given, wrong=reader.displaced())
-    stored = list(differences(reader, given))
-    missing = any("shows no value" in what for *_, what in stored)
+    given, wrong = reader.inputs(), reader.displaced()
+    stored = {}
+    for quantity, _, what in differences(reader, given):
+        stored.setdefault(quantity, what)
+    bare = any("shows no value" in what for what in stored.values())
     if soffice() is None:
-        if missing:
+        if bare:
             raise InputError(f"{Path(path).name} has formulas without values: open it in a "
                              "spreadsheet program and save it there.")  # fmt: skip
-        report.wrong |= {quantity: what for quantity, _, what in reversed(stored)}
-        return report
+        return Report(wrong | stored, ONLY_STORED)
     others = draws()
     for typed, copy in zip([given, *others], retyped(reader, [given, *others]), strict=True):
         end = "" if typed is given else " (with other inputs)"
         for quantity, _, what in differences(copy, typed):
-            report.wrong.setdefault(quantity, what + end)
-    report.draws = len(others)
-    if missing or stored and report.agrees:
-        report.notes.append("The file holds no values, or old ones: a copy was recalculated.")
-    return report
+            wrong.setdefault(quantity, what + end)
+    how = f"Its formulas were recalculated, on its own inputs and on {len(others)} others."
+    if bare or stored and not wrong:
+        how = f"The file holds no values, or old ones: a copy was recalculated.\n{how}"
+    return Report(wrong, how)
 
 
 def differences(reader: Reader, given: Inputs) -> Iterator[tuple[str, Cell, str]]:
     """(quantity, cell, "Illustration!N17 shows 3.7, PyTorch has 3.5") for each that differs."""
     sizes = given.values() | reference(given)
     for name, q in COMPUTED.items():
-        scales = [
-            sizes[key].nan_to_num(0, 0, 0).abs().max().item() for key in {name, q.over or name}
-        ]
-        allowed, wanted = 1e-7 * max(1.0, *scales), sizes[name].flatten().tolist()
+        both = torch.cat([sizes[name].flatten(), sizes[q.over or name].flatten()])
+        allowed = 1e-7 * max(1.0, both.nan_to_num(0, 0, 0).abs().max().item())
+        wanted = sizes[name].flatten().tolist()
         rows = zip(reader.cells[name], reader.shown(name), wanted, strict=True)
         for cell, value, number in rows:
             if _gap(value, number) > allowed:
@@ -145,11 +139,9 @@ def recalculated(paths: list[Path], folder: Path) -> list[Path]:
     """
     profile = f"-env:UserInstallation={(folder.resolve() / 'profile').as_uri()}"
     command = [soffice(), profile, "--headless", "--convert-to", "xlsx", "--outdir", folder, *paths]
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(command, capture_output=True, timeout=120 + 5 * len(paths), check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise InputError("LibreOffice could not recalculate a copy of the workbook.") from error
     copies = [folder / path.name for path in paths]
     if not all(copy.exists() for copy in copies):
-        raise InputError("LibreOffice wrote no recalculated copy of the workbook.")
+        raise InputError("LibreOffice could not recalculate a copy of the workbook.")
     return copies

@@ -28,14 +28,16 @@ def named(norm: str, prefix: str, both: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}{key}": statistic[at] for key, statistic in both.items()}
 
 
-def layer(norm: str, given: Inputs, affine: bool = True) -> nn.Module:
-    """The lesson's layer over 4 channels in float64; without `affine`, γ = 1 and β = 0."""
+def layer(norm: str, given: Inputs) -> nn.Module:
+    """The lesson's layer over 4 channels in float64, with γ = 1 and β = 0 for now."""
     made = make_norm(norm.upper(), 4, given.groups).double()
     made.eps = max(given.eps, 1e-300)  # BatchNorm2d refuses 0; beside any σ² this is as good as 0
-    if norm == "bn":
-        made.momentum = given.momentum
-    if affine:
-        made.load_state_dict({"weight": given.gamma, "bias": given.beta}, strict=False)
+    return made
+
+
+def learned(made: nn.Module, given: Inputs) -> nn.Module:
+    """The same layer with the inputs' γ and β."""
+    made.load_state_dict({"weight": given.gamma, "bias": given.beta}, strict=False)
     return made
 
 
@@ -49,13 +51,10 @@ def one_norm(norm: str, x: Tensor, given: Inputs) -> dict[str, Tensor]:
 
     `held` is what dx would be if μ and σ were constants, `pull` that times x̂.
     """
-    x, made, both = (
-        x.clone().requires_grad_(),
-        layer(norm, given),
-        statistics(norm, x, given.groups),
-    )
+    both, made, x = statistics(norm, x, given.groups), layer(norm, given), x.clone()
     squared = both["var"] + given.eps
-    y, xhat = made(x), layer(norm, given, affine=False)(x)
+    xhat = made(x)
+    y = learned(made, given)(x.requires_grad_())
     y.backward(given.dy)
     held = given.gamma.view(1, 4, 1, 1) * given.dy / squared.sqrt().view(4, 4, 1, 1)
     arrays = {"xhat": xhat, "y": y, "held": held, "pull": held * xhat, "dx": x.grad}
@@ -63,14 +62,14 @@ def one_norm(norm: str, x: Tensor, given: Inputs) -> dict[str, Tensor]:
     out = named(norm, "", both) | arrays
     for key in ("held", "pull", "dx"):
         out |= named(norm, f"{key}_", statistics(norm, arrays[key], given.groups))
-    undefined = arrays["xhat"].isnan().any(3).any(2).any(0)
-    dgamma = made.weight.grad.masked_fill(undefined, torch.nan)
+    dgamma = made.weight.grad + 0 * arrays["xhat"].sum((0, 2, 3))  # nan where an x̂ is
     return out | {"dgamma": dgamma, "dbeta": made.bias.grad}
 
 
 def running(given: Inputs) -> dict[str, Tensor]:
     """BN's statistics before and after each of three training steps; layer N in eval mode."""
     bn, rows, axes = layer("bn", given), [], (0, 2, 3)
+    bn.momentum = given.momentum
     for batch in (given.used_x, given.step2_x, given.step3_x):
         row = {"before_mean": bn.running_mean.clone(), "before_var": bn.running_var.clone(),
                "batch_mean": batch.mean(axes), "batch_var": batch.var(axes, correction=0),
@@ -79,8 +78,8 @@ def running(given: Inputs) -> dict[str, Tensor]:
         rows.append(row | {"run_mean": bn.running_mean.clone(), "run_var": bn.running_var.clone()})
     out = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
     used, squared = given.used_x, bn.running_var + given.eps
-    xhat = nn.functional.batch_norm(used, bn.running_mean, bn.running_var, eps=bn.eps)
-    return out | {"eval_xhat": defined(xhat, squared), "eval_y": defined(bn.eval()(used), squared)}
+    out["eval_xhat"] = defined(bn.eval()(used), squared)
+    return out | {"eval_y": defined(learned(bn, given)(used), squared)}
 
 
 def explained(given: Inputs, found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,17 +21,11 @@ INK, MUTED, TYPED, SLATE, LINE = "#111820", "#4A5560", "#0B3FBF", "#2F3E4E", "#8
 FONT = {"font_name": "Arial", "font_size": 11, "font_color": INK, "align": "center",
         "valign": "vcenter"}  # fmt: skip
 NUMBER = "[>=0.005]0.00;[<=-0.005]-0.00;0.00"  # without a minus before 0.00
-NUMBERS = {"used_x": "General", "step1_x": "General", "explain_x": "General",
-           "explain_size": '"= "0', "set_row": "0", "set_rows": "0", "set_column": "0",
-           "set_columns": "0"}  # fmt: skip
-TO_TYPE = {
-    "font_color": TYPED,
-    "bold": True,
-    "locked": False,
-    "border": 1,
-    "border_color": "#8FA6DB",
-    "num_format": "General;-General",
-}  # fmt: skip - a typed date shows as its number
+NUMBERS = dict.fromkeys(("used_x", "step1_x", "explain_x"), "General")  # as typed
+NUMBERS |= dict.fromkeys(("set_row", "set_rows", "set_column", "set_columns"), "0")
+NUMBERS |= {"explain_size": '"= "0'}
+TO_TYPE = {"font_color": TYPED, "bold": True, "locked": False, "border": 1,
+           "border_color": "#8FA6DB", "num_format": "General;-General"}  # fmt: skip
 
 
 def shown(value: float) -> float | str:
@@ -44,30 +38,22 @@ class Page:
 
     def __init__(self, book: Workbook, title: str, given: Inputs, values: dict):
         self.book, self.title, self.given, self.values = book, title, given, values
-        self.sheet, self.looks = book.add_worksheet(title), {}
+        self.sheet = book.add_worksheet(title)
 
     def look(self, **style):
-        """XlsxWriter's format of that style, made once."""
-        key = tuple(sorted(style.items()))
-        if key not in self.looks:
-            self.looks[key] = self.book.add_format(FONT | style)
-        return self.looks[key]
+        return self.book.add_format(FONT | style)
 
-    def put(self, cell: str, value, shown="", size=(1, 1), array=False, **style) -> None:
+    def put(self, cell: str, value, shown="", size=(1, 1), **style) -> None:
         """Writes a text, a number or a formula with what it shows, over so many rows and columns.
 
-        `array`: the formula goes through whole ranges, cell by cell.
+        {=A formula in braces} goes through whole ranges, cell by cell.
         """
         look, (row, column) = self.look(**style), xl_cell_to_rowcol(cell)
         if size != (1, 1):
             end = row + size[0] - 1, column + size[1] - 1
             self.sheet.merge_range(row, column, *end, "", look)
-        if array:
-            self.sheet.write_array_formula(row, column, row, column, value, look, shown)
-        elif isinstance(value, str) and value.startswith("="):
-            self.sheet.write_formula(row, column, value, look, shown)
-        else:
-            self.sheet.write(row, column, value, look)
+        more = [shown] if str(value).startswith(("=", "{=")) else []
+        self.sheet.write(row, column, value, look, *more)
 
     def note(self, cell: str, text: str, size=(1, 1), **style) -> None:
         """Text beside the numbers."""
@@ -114,8 +100,7 @@ class Page:
         self.put("B1", title, bold=True, font_size=18, align="left")
         self.note("B2", what)
         wrong = f"{{={rules.complaints(self.title)}}}"
-        self.put("B3", wrong, array=True, bold=True, font_size=16, font_color="#C00000",
-                 align="left")  # fmt: skip
+        self.put("B3", wrong, bold=True, font_size=16, font_color="#C00000", align="left")
 
     def finish(self, widths: dict[str, int], last_row: int) -> None:
         """Widths of columns in pixels, heights, protection, and one A4 page."""

@@ -61,9 +61,10 @@ class Reader:
         found = {}
         for name, q in INPUTS.items():
             cells = zip(self.shown(name), self.cells[name], strict=True)
-            numbers = [_typed(name, value, where(cell)) for value, cell in cells]
-            array = torch.tensor(numbers, dtype=torch.float64).view(q.shape) if q.shape else None
-            found[name] = numbers[0] if array is None else array
+            found[name], *more = (_typed(name, value, where(cell)) for value, cell in cells)
+            if more:
+                numbers = torch.tensor([found[name], *more], dtype=torch.float64)
+                found[name] = numbers.view(q.shape)
         return Inputs(**found)
 
     def displaced(self) -> dict[str, str]:

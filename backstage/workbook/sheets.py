@@ -3,7 +3,7 @@
 from backstage.workbook.arithmetic import RIGHT, panel, plain, told
 from backstage.workbook.charts import charts, pixel_chart
 from backstage.workbook.page import COLORS, MUTED, TITLES, Page
-from backstage.workbook.table import CHARTS, GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
+from backstage.workbook.table import BATCHES, CHARTS, GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
 
 HAT, Y = "x̂ = (x − μ) / √(σ² + ε)", "y = γ x̂ + β"
 GROUPS = {1: "1 group: GN is LN", 2: "2 groups: channels 1–2 and 3–4",
@@ -46,7 +46,7 @@ def illustration(page: Page) -> None:
         page.note(f"{ln}17", "LN: per image.  GN: per box.", size=(1, 5))
     _outputs(page, (("M", "bn"), ("V", "ln"), ("AE", "gn")), 20, 31)
     panel(page)
-    pixel_chart(page, "B33", "xhat", (440, 186))
+    pixel_chart(page, "B33", "x̂", (440, 186))
     pixel_chart(page, "B43", "y", (440, 300))
     page.finish({"A:A": 12, "B:B": 76, "C:J": 42, "K:K": 64, "L:L": 12, "M:AO": 46}, last_row=59)
 
@@ -76,10 +76,6 @@ def next_layer(page: Page) -> None:
     page.finish({"A:A": 12, "B:B": 56, "C:AB": 52}, last_row=27)
 
 
-STEP_LABELS = ("running μ, before", "running σ², before", "batch μ", "batch σ² (÷ 16)",
-               "unbiased (÷ 15)", "running μ, after", "running σ², after")  # fmt: skip
-
-
 def train_and_eval(page: Page) -> None:
     """BN's running statistics over three training steps, then layer N in evaluation."""
     page.cover("Batch norm in training and in evaluation", "Each training step moves the running "
@@ -91,7 +87,7 @@ def train_and_eval(page: Page) -> None:
     for step, left in ((1, "C"), (2, "L"), (3, "U")):
         what = "layer N" if step == 1 else "another batch (type here)"
         page.bar(f"{left}6", f"Training step {step}: {what}", 8)
-    for row, label in enumerate(STEP_LABELS, start=17):
+    for row, label in enumerate((q.label for q in BATCHES), start=17):
         page.put(f"B{row}", label, align="right", bold=row > 21)
     page.bar("C26", "Evaluation of layer N:  x̂ with the last running μ, σ²", 8, "bn")
     page.bar("L26", f"Evaluation:  {Y}", 8, "bn")

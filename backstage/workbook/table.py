@@ -79,14 +79,17 @@ PANEL = [Quantity(name, MAIN, at, (), *more) for name, at, *more in (
     ("explain_xhat", "J31", "(explain_x-explain_mean)/SQRT(explain_var+eps)", "", "", WIDE),
     ("explain_y", "J32", f"{GAMMA}*explain_xhat+{BETA}", "", "", WIDE),
 )]  # fmt: skip
-BATCHES = [Quantity(name, RUNNING, at, STEPS, text, "bn", over, WIDE) for name, at, text, over in (
-    ("before_mean", "C17", "run_mean_{K-1}_{C}", "step1_x"),
-    ("before_var", "C18", "run_var_{K-1}_{C}", ""),
-    ("batch_mean", "C19", "AVERAGE({channel step{K}_x})", "step1_x"),
-    ("batch_var", "C20", "VARP({channel step{K}_x})", ""),
-    ("batch_unbiased", "C21", "VAR({channel step{K}_x})", ""),
-    ("run_mean", "C22", "(1-momentum)*before_mean_{K}_{C}+momentum*batch_mean_{K}_{C}", "step1_x"),
-    ("run_var", "C23", "(1-momentum)*before_var_{K}_{C}+momentum*batch_unbiased_{K}_{C}", ""),
+BATCHES = [Quantity(name, RUNNING, at, STEPS, text, "bn", over, WIDE, label)
+           for name, at, label, over, text in (
+    ("before_mean", "C17", "running μ, before", "step1_x", "run_mean_{K-1}_{C}"),
+    ("before_var", "C18", "running σ², before", "", "run_var_{K-1}_{C}"),
+    ("batch_mean", "C19", "batch μ", "step1_x", "AVERAGE({channel step{K}_x})"),
+    ("batch_var", "C20", "batch σ² (÷ 16)", "", "VARP({channel step{K}_x})"),
+    ("batch_unbiased", "C21", "unbiased (÷ 15)", "", "VAR({channel step{K}_x})"),
+    ("run_mean", "C22", "running μ, after", "step1_x",
+     "(1-momentum)*before_mean_{K}_{C}+momentum*batch_mean_{K}_{C}"),
+    ("run_var", "C23", "running σ², after", "",
+     "(1-momentum)*before_var_{K}_{C}+momentum*batch_unbiased_{K}_{C}"),
 )]  # fmt: skip
 START = {"before_mean": "0", "before_var": "1"}  # as nn.BatchNorm2d starts
 USED = Quantity("used_x", MAIN, "N8", PIXELS, "multiply_{N}*{x}+add_{C}", "gn")
