@@ -9,7 +9,6 @@ from backstage.files import replacing
 from backstage.workbook.expected import reference
 from backstage.workbook.given import InputError, Inputs
 from backstage.workbook.page import Page
-from backstage.workbook.read_me import read_me
 from backstage.workbook.sheets import SHEETS
 from backstage.workbook.table import MAIN
 
@@ -26,7 +25,6 @@ def build(path: str | Path = WORKBOOK, given: Inputs | None = None) -> Path:
         with replacing(path) as file, Workbook(file, {"in_memory": True}) as book:
             book.set_properties({"title": "Normalization by hand",
                                  "created": datetime.datetime(2025, 1, 1)})  # fmt: skip
-            read_me(Page(book, "Read me", given, values))
             for title, write in SHEETS.items():
                 page = Page(book, title, given, values)
                 write(page)

@@ -5,8 +5,7 @@ import itertools
 from xlsxwriter.utility import xl_range_abs, xl_rowcol_to_cell
 
 from backstage.workbook.page import COLORS, NUMBER, SLATE, TITLES, Page, shown
-from backstage.workbook.quantity import BESIDE
-from backstage.workbook.table import CHARTS, COMPUTED
+from backstage.workbook.table import BESIDE, CHARTS, COMPUTED
 
 GREY = "#8A949E"
 VARIANCES = "Variance of the gradient over a set"
@@ -15,7 +14,7 @@ PIXELS, STEPS, SETS = 7, 27, 35  # the rows above each table
 
 def charts(page: Page) -> None:
     """The tables and five charts."""
-    page.cover("Charts", "They follow the channel that is chosen on the sheet Illustration.  BN "
+    page.start("Charts", "They follow the channel that is chosen on the sheet Illustration.  BN "
                "takes a channel's pixels along one line; LN has a line for each image, GN for each "
                "image and group: look for the clouds.")  # fmt: skip
     said = f"channel {page.given.explain_channel}"

@@ -11,8 +11,7 @@ from xlsxwriter.utility import xl_cell_to_rowcol, xl_range_abs, xl_rowcol_to_cel
 
 from backstage.workbook import rules
 from backstage.workbook.given import Inputs
-from backstage.workbook.quantity import CHANNELS, IMAGES, Quantity
-from backstage.workbook.table import formula
+from backstage.workbook.table import CHANNELS, IMAGES, QUANTITIES, Quantity, formula
 
 COLORS = {"bn": "#0072B2", "ln": "#E69F00", "gn": "#009E73"}  # as in the lesson's plots
 TITLES = {"bn": "Batch norm", "ln": "Layer norm", "gn": "Group norm"}
@@ -95,12 +94,16 @@ class Page:
         rules.validate(self.sheet, q)
         rules.follow(self, q)
 
-    def cover(self, title: str, what: str) -> None:
-        """Title, one line on what to do, and the line that says what is wrong with the inputs."""
+    def start(self, title: str, what: str) -> None:
+        """Title, what to do, what is wrong with the inputs, and the sheet's quantities."""
         self.put("B1", title, bold=True, font_size=18, align="left")
         self.note("B2", what)
         wrong = f"{{={rules.complaints(self.title)}}}"
         self.put("B3", wrong, bold=True, font_size=16, font_color="#C00000", align="left")
+        for q in (q for q in QUANTITIES.values() if q.sheet == self.title):
+            self.write(q)
+            if q.tiles:
+                self.heads(q, channels=not q.name.endswith(("_pull", "_dx")))
 
     def finish(self, widths: dict[str, int], last_row: int) -> None:
         """Widths of columns in pixels, heights, protection, and one A4 page."""

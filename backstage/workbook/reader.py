@@ -13,8 +13,7 @@ from openpyxl.utils.datetime import to_excel
 from openpyxl.worksheet.cell_range import MultiCellRange
 
 from backstage.workbook.given import LIMIT, LISTS, RANGES, TINY, InputError, Inputs, allowed
-from backstage.workbook.quantity import Quantity
-from backstage.workbook.table import INPUTS, QUANTITIES
+from backstage.workbook.table import INPUTS, QUANTITIES, Quantity
 
 AFRESH = "start again from a freshly built workbook"
 BOOK = "xl/workbook.xml"
@@ -114,9 +113,8 @@ def where(cell) -> str:
 def _hidden(cell) -> bool:
     sheet = cell.parent
     columns = (d for d in sheet.column_dimensions.values() if d.min <= cell.column <= d.max)
-    rows = sheet.row_dimensions
-    return (sheet.sheet_state != "visible" or cell.row in rows and rows[cell.row].hidden
-            or any(d.hidden for d in columns))  # fmt: skip
+    lines = (sheet.row_dimensions[cell.row], *columns)
+    return sheet.sheet_state != "visible" or any(line.hidden for line in lines)
 
 
 def _typed(name: str, value, place: str) -> float | int | str:

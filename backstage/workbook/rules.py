@@ -1,12 +1,10 @@
 """What the sheet does by itself: it refuses nonsense, says what is wrong, and shows GN's sets."""
 
-import torch
 from xlsxwriter.utility import xl_range, xl_rowcol_to_cell
 
 from backstage.workbook import page as pages
 from backstage.workbook.given import LIMIT, LISTS, RANGES, TINY, allowed
-from backstage.workbook.quantity import CHANNELS, Quantity
-from backstage.workbook.table import INPUTS, MAIN
+from backstage.workbook.table import CHANNELS, INPUTS, MAIN, Quantity
 
 GROUPS = {MAIN: "$I$19"}  # rules on other sheets go by the name, as every program lets them
 GREY = {"bg_color": "#F2F2F2", "font_color": "#A6A6A6"}
@@ -50,10 +48,9 @@ def _complaint(q: Quantity) -> str:
     if q.name in LISTS:
         options = ",".join(f'"{x}"' if isinstance(x, str) else str(x) for x in LISTS[q.name])
         return f'IF(ISNUMBER(MATCH({q.name},{{{options}}},0)),"",{said})'
-    low, high = (f"{limit:G}" for limit in RANGES[q.name])
-    fits = f"AND({q.name}>={low},{q.name}<={high})"
+    fits = f"AND({q.name}>=0,{q.name}<=1)"
     if q.name == "eps":
-        fits = f"OR(eps=0,AND(eps>={TINY:G},eps<={high}))"
+        fits = f"OR(eps=0,AND(eps>={TINY:G},eps<={LIMIT:G}))"
     return f'IF(ISNUMBER({q.name}),IF({fits},"",{said}),{said})'
 
 
@@ -92,7 +89,7 @@ def follow(page, q: Quantity) -> None:
     area = _areas(q)
     if q.formula:
         _rule(page, area, '$B$3<>""', GREY, stop=True)
-    elif isinstance(page.given.values()[q.name], (torch.Tensor, float)):
+    elif q.name not in LISTS:
         _rule(page, area, f"NOT(ISNUMBER({xl_rowcol_to_cell(top, left)}))", RED, stop=True)
     if q.name == "used_x":
         _explained(page, q, area)

@@ -3,6 +3,7 @@
 from backstage.workbook.arithmetic import RIGHT, panel, plain, told
 from backstage.workbook.charts import charts, pixel_chart
 from backstage.workbook.page import COLORS, MUTED, TITLES, Page
+from backstage.workbook.read_me import read_me
 from backstage.workbook.table import BATCHES, CHARTS, GRADIENTS, MAIN, NEXT, QUANTITIES, RUNNING
 
 HAT, Y = "x̂ = (x − μ) / √(σ² + ε)", "y = γ x̂ + β"
@@ -12,20 +13,10 @@ LOOK = "Look at one pixel: {x} becomes {bn} under BN, {ln} under LN and {gn} und
        "each compares it with other pixels."  # fmt: skip
 
 
-def write_all(page: Page) -> None:
-    """Every quantity of the sheet, with its channels and images."""
-    for q in QUANTITIES.values():
-        if q.sheet == page.title:
-            page.write(q)
-            if q.tiles:
-                page.heads(q, channels=not q.name.endswith(("_pull", "_dx")))
-
-
 def illustration(page: Page) -> None:
     """What a learner types, both layers' values with their statistics, and layer N's outputs."""
-    page.cover("What each norm averages", "Type over any blue number: everything else follows. "
+    page.start("What each norm averages", "Type over any blue number: everything else follows. "
                "4 images × 4 channels × 2×2 pixels, in two layers of a network.")  # fmt: skip
-    write_all(page)
     _look(page)
     page.bar("B6", "Type here", 10)
     page.put("K7", QUANTITIES["multiply"].label, bold=True, shrink=True)
@@ -69,18 +60,16 @@ def _outputs(page: Page, blocks, top: int, bottom: int) -> None:
 
 def next_layer(page: Page) -> None:
     """x̂ and y of layer N+1."""
-    page.cover("Layer N+1", "The same norms of another layer. Its values stand on the sheet "
+    page.start("Layer N+1", "The same norms of another layer. Its values stand on the sheet "
                "Illustration; each layer has its own statistics.")  # fmt: skip
-    write_all(page)
     _outputs(page, (("B", "bn"), ("K", "ln"), ("T", "gn")), 6, 17)
     page.finish({"A:A": 12, "B:B": 56, "C:AB": 52}, last_row=27)
 
 
 def train_and_eval(page: Page) -> None:
     """BN's running statistics over three training steps, then layer N in evaluation."""
-    page.cover("Batch norm in training and in evaluation", "Each training step moves the running "
+    page.start("Batch norm in training and in evaluation", "Each training step moves the running "
                "statistics; evaluation uses them in place of the batch's own.")  # fmt: skip
-    write_all(page)
     page.put("B4", "momentum", **RIGHT)
     page.note("E4", "← the weight of the new statistic:  running = (1 − momentum) · running + "
               "momentum · batch.   γ, β and ε stand on the sheet Illustration.")  # fmt: skip
@@ -109,9 +98,8 @@ NOTES = (
 
 def gradients(page: Page) -> None:
     """What each norm passes back of the gradient by y."""
-    page.cover("What each norm does to the gradient", "Type over ∂L/∂y, the gradient that arrives "
+    page.start("What each norm does to the gradient", "Type over ∂L/∂y, the gradient that arrives "
                "at layer N's y: everything else follows.")  # fmt: skip
-    write_all(page)
     page.bar("B5", "∂L/∂y (type here)", 9)
     for row, text in enumerate(NOTES, start=17):
         page.note(f"B{row}", text, bold=text.startswith(("h =", "∂")))
@@ -126,5 +114,5 @@ def gradients(page: Page) -> None:
     page.finish({"A:A": 12, "B:B": 48, "C:AP": 42}, last_row=40)
 
 
-SHEETS = {MAIN: illustration, NEXT: next_layer, RUNNING: train_and_eval, GRADIENTS: gradients,
+SHEETS = {"Read me": read_me, MAIN: illustration, NEXT: next_layer, RUNNING: train_and_eval, GRADIENTS: gradients,
           CHARTS: charts}  # fmt: skip

@@ -1,13 +1,87 @@
-"""The table of quantities: for each its name, place, shape and formula.
+"""The table of quantities: for each its name, place, shape, formula and label.
 
 The sheets are written from it, the names of the cells come from it, and `check` reads by it.
 `expected.reference` has PyTorch's numbers under the same names.
 """
 
+import itertools
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xlsxwriter.utility import xl_cell_to_rowcol, xl_rowcol_to_cell
 
 from backstage.workbook.expected import NORMS
-from backstage.workbook.quantity import ALL, AXES, BESIDE, CHANNELS, IMAGES, PIXELS, STEPS, Quantity
+
+# Rows and columns to the next number, for each index.
+PIXELS = ((2, 0), (0, 2), (1, 0), (0, 1))  # image, channel, row and column within a tile
+IMAGES, CHANNELS = ((2, 0),), ((0, 2),)
+BESIDE = ((2, 0), (0, 1))  # image and channel: GN's statistics
+STEPS = ((0, 9), (0, 2))  # training step and channel
+AXES = {PIXELS: "ncij", STEPS: "kc", BESIDE: "nc", IMAGES: "n", CHANNELS: "c", (): ""}
+LENGTHS = {"n": 4, "c": 4, "i": 2, "j": 2, "k": 3}
+ALL = (0, 3)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An array of numbers: `at` is the place of its first; without a formula it is typed in.
+
+    Pixels are (4, 4, 2, 2), one number per channel or per image (4,), per image and channel (4, 4),
+    per training step and channel (3, 4). Cells are named `bn_mean_1`, `gn_var_2_1`; of pixels, each
+    2 x 2 tile has a name, `x_1_1`. Indices count from 0 here, and from 1 on the sheet.
+
+    `norm` is the norm whose sets its shades show. `over` is the quantity that it is a mean or a
+    difference of: its rounding follows that one's size.
+    """
+
+    name: str
+    sheet: str
+    at: str
+    steps: tuple[tuple[int, int], ...] = ()
+    formula: str = ""  # with fields in braces, which `table.formula` fills in
+    norm: str = ""
+    over: str = ""
+    size: tuple[int, int] = (1, 1)  # rows and columns that one number takes
+    label: str = ""  # what a person reads beside it
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(LENGTHS[axis] for axis in AXES[self.steps])
+
+    @property
+    def tiles(self) -> bool:
+        return self.steps == PIXELS
+
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*map(range, self.shape))
+
+    def place(self, *index: int) -> tuple[int, int]:
+        """Row and column of a number, counted from 0, as XlsxWriter does."""
+        row, column = xl_cell_to_rowcol(self.at)
+        for k, (down, right) in zip(index, self.steps, strict=True):
+            row, column = row + k * down, column + k * right
+        return row, column
+
+    def cell(self, *index: int, sheet: str = "") -> str:
+        """The address of a number, for a formula on that sheet: N8, or Illustration!N8."""
+        here = xl_rowcol_to_cell(*self.place(*index))
+        quoted = f"'{self.sheet}'" if " " in self.sheet else self.sheet
+        return f"{quoted}!{here}" if sheet and sheet != self.sheet else here
+
+    def area(self, images=ALL, channels=ALL, sheet: str = "") -> str:
+        """The range of pixels from the first to the last image and channel: N8:O15."""
+        first = self.cell(images[0], channels[0], 0, 0, sheet=sheet)
+        return f"{first}:{self.cell(images[1], channels[1], 1, 1)}"
+
+    def names(self) -> dict[str, list[tuple[int, ...]]]:
+        """Each name with the indices of its cells, row by row."""
+        found = {}
+        for index in self.indices():
+            ends = (str(k + 1) for k in (index[:2] if self.tiles else index))
+            found.setdefault("_".join([self.name, *ends]), []).append(index)
+        return found
+
 
 MAIN, NEXT, RUNNING = "Illustration", "Layer N+1", "Train and eval"
 GRADIENTS, CHARTS = "Gradients", "Charts"
