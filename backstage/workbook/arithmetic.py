@@ -6,6 +6,7 @@ from backstage.workbook.page import Page
 from backstage.workbook.table import BETA, COMPUTED, GAMMA, INPUTS, SET
 
 RIGHT = {"align": "right", "bold": True}
+BOX = ("row", "column", "rows", "columns")
 LONG = {"align": "left", "shrink": True}
 
 
@@ -45,18 +46,15 @@ def told(template: str, known: dict, signs: str = "", sign: str = "") -> tuple[s
 
 def numbers(page: Page) -> dict[str, tuple[str, str]]:
     """The panel's numbers, each in a formula and as a text."""
-    values, given, c = page.values, page.given, page.given.explain_channel - 1
-    found = {
-        "all": (f'_xlfn.TEXTJOIN(" + ",TRUE,{SET})', " + ".join(map(plain, box(page).flatten()))),
-        "gamma": (GAMMA, plain(given.gamma[c])),
-        "beta": (BETA, plain(given.beta[c])),
-        "eps": ("eps", plain(given.eps)),
-    }
-    for key in ("x", "size"):
-        found[key] = f"explain_{key}", plain(values[f"explain_{key}"])
+    given, c = page.given, page.given.explain_channel - 1
+    exact = {"gamma": (GAMMA, given.gamma[c]), "beta": (BETA, given.beta[c]),
+             "eps": ("eps", given.eps)}  # fmt: skip
+    exact |= {k: (f"explain_{k}", page.values[f"explain_{k}"]) for k in ("x", "size")}
+    found = {key: (cell, plain(number)) for key, (cell, number) in exact.items()}
     for key in ("mean", "var", "xhat"):
-        found[key] = f"ROUND(explain_{key},3)", plain(values[f"explain_{key}"], 3)
-    return found
+        found[key] = f"ROUND(explain_{key},3)", plain(page.values[f"explain_{key}"], 3)
+    each = " + ".join(map(plain, box(page).flatten()))
+    return found | {"all": (f'_xlfn.TEXTJOIN(" + ",TRUE,{SET})', each)}
 
 
 def _squares(page: Page, tile: int) -> tuple[str, str]:
@@ -77,11 +75,9 @@ def _squares(page: Page, tile: int) -> tuple[str, str]:
 
 def box(page: Page):
     """The explained pixel's set, as rows and columns of the sheet."""
-    row, column, rows, columns = (
-        int(page.values[f"set_{key}"]) for key in ("row", "column", "rows", "columns")
-    )
+    top, left, height, width = (int(page.values[f"set_{k}"]) for k in BOX)
     grid = page.given.used_x.transpose(1, 2).reshape(8, 8)
-    return grid[row - 1 : row - 1 + rows, column - 1 : column - 1 + columns]
+    return grid[top - 1 : top - 1 + height, left - 1 : left - 1 + width]
 
 
 def plain(number, places: int = 12) -> str:

@@ -19,10 +19,7 @@ def sliders(draw: Callable, **controls) -> None:
     if any(os.environ.get(name) in values for name, values in NOBODY.items()):
         draw(**start)
         return
-    widgets = {
-        name: Dropdown(options=control)
-        if isinstance(control, list)
-        else FloatSlider(control[2], min=control[0], max=control[1], continuous_update=False)
-        for name, control in controls.items()
-    }
+    widgets = {k: Dropdown(options=c) if isinstance(c, list)
+               else FloatSlider(c[2], min=c[0], max=c[1], continuous_update=False)
+               for k, c in controls.items()}  # fmt: skip
     interact(draw, **widgets)

@@ -87,7 +87,7 @@ MAIN, NEXT, RUNNING = "Illustration", "Layer N+1", "Train and eval"
 GRADIENTS, CHARTS = "Gradients", "Charts"
 WIDE = (1, 2)  # two columns, as wide as a channel
 
-TYPED = (
+INPUTS = {q.name: q for q in (
     Quantity("x", MAIN, "C8", PIXELS),
     Quantity("multiply", MAIN, "K8", IMAGES, size=(2, 1), label="× image"),
     Quantity("add", MAIN, "C16", CHANNELS, size=WIDE, label="+ channel"),
@@ -104,7 +104,7 @@ TYPED = (
     Quantity("step2_x", RUNNING, "L8", PIXELS, norm="bn", label="step 2: "),
     Quantity("step3_x", RUNNING, "U8", PIXELS, norm="bn", label="step 3: "),
     Quantity("dy", GRADIENTS, "C7", PIXELS, label="∂L/∂y: "),
-)
+)}  # fmt: skip
 
 # The fields of a formula, for a number of image n and channel c: {N} and {C} are these, {S} the end
 # of its statistics' names, {norm} its norm. {dy} is a quantity's cell of the same index, {its y}
@@ -127,12 +127,8 @@ BY_NORM = (  # name after the norm's, sheet, places under BN, LN and GN, formula
     ("dgamma", GRADIENTS, "L38 U38 AE38", "SUMPRODUCT({channel dy},{channel its xhat})", "dy"),
     ("dbeta", GRADIENTS, "L39 U39 AE39", "SUM({channel dy})", ""),
 )  # fmt: skip
-NEXT_AT = (
-    (MAIN, "AC16 AK8 AL8"),
-    (MAIN, "AC17 AK9 AL9"),
-    (NEXT, "C8 L8 U8"),
-    (NEXT, "C19 L19 U19"),
-)
+NEXT_AT = ((MAIN, "AC16 AK8 AL8"), (MAIN, "AC17 AK9 AL9"),
+           (NEXT, "C8 L8 U8"), (NEXT, "C19 L19 U19"))  # fmt: skip
 NEXT_BY_NORM = [
     (row[0], *at, *(text.replace("used_x", "next_x") for text in row[3:]))
     for row, at in zip(BY_NORM, NEXT_AT, strict=False)  # layer N+1 has the first four
@@ -192,7 +188,6 @@ def _by_norm(row: tuple, k: int, prefix: str = "") -> Quantity:
                     size)  # fmt: skip
 
 
-INPUTS = {q.name: q for q in TYPED}
 COMPUTED = {q.name: q for q in (  # in the order in which `check` reports
     USED, *(_by_norm(row, k) for k in range(3) for row in BY_NORM),
     *(_by_norm(row, k, "next_") for k in range(3) for row in NEXT_BY_NORM),
