@@ -4,6 +4,9 @@ The oracle is NumPy's index sets for the forward pass, PyTorch's layers and auto
 gradients and running statistics.
 """
 
+import contextlib
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -22,14 +25,11 @@ needs_libreoffice = pytest.mark.skipif(
 )
 
 
-def cell(book, name, k=0):
-    """The k-th cell of a name, in an openpyxl workbook."""
+def cell(book, name):
+    """The first cell of a name, in an openpyxl workbook."""
     ((sheet, area),) = book.defined_names[name].destinations
-    found = book[sheet.replace("''", "'")][area]
-    return [c for row in found for c in row][k] if isinstance(found, tuple) else found
-
-
-# ---------------------------------------------------------------------------------- the oracle
+    found = book[sheet][area]
+    return found[0][0] if isinstance(found, tuple) else found
 
 
 def index_set(norm, n, c, groups):
@@ -40,26 +40,12 @@ def index_set(norm, n, c, groups):
     return slice(n, n + 1), slice(c // size * size, c // size * size + size)
 
 
-def over_sets(norm, array, groups, statistic):
-    """`statistic` of the set that each (n, c) belongs to, (4, 4)."""
-    pairs = [statistic(array[index_set(norm, n, c, groups)]) for n, c in np.ndindex(4, 4)]
-    return np.reshape(pairs, (4, 4))
-
-
-def as_named(norm, per_pair):
-    """(4, 4) -> one per channel for BN, per image for LN, as the sheet's names have it."""
-    return {"bn": per_pair[0], "ln": per_pair[:, 0], "gn": per_pair}[norm]
-
-
 def torch_layer(norm, inputs):
     if norm == "bn":
         made = nn.BatchNorm2d(4, eps=inputs.eps, momentum=inputs.momentum)
     else:
         made = nn.GroupNorm(1 if norm == "ln" else inputs.groups, 4, eps=inputs.eps)
-    made = made.double()
-    with torch.no_grad():
-        made.weight.copy_(inputs.gamma)
-        made.bias.copy_(inputs.beta)
+    made.double().load_state_dict({"weight": inputs.gamma, "bias": inputs.beta}, strict=False)
     return made
 
 
@@ -68,51 +54,47 @@ def oracle(inputs):
     used = (inputs.x * inputs.multiply.view(4, 1, 1, 1) + inputs.add.view(1, 4, 1, 1)).numpy()
     out = {"used_x": used, "step1_x": used}
     for norm in NORMS:
-        for prefix, x in (("", used), ("next_", inputs.next_x.numpy())):
-            mean = over_sets(norm, x, inputs.groups, np.mean)
-            var = over_sets(norm, x, inputs.groups, np.var)
-            root = np.sqrt(var + inputs.eps)[:, :, None, None]
-            out[f"{prefix}{norm}_mean"] = as_named(norm, mean)
-            out[f"{prefix}{norm}_var"] = as_named(norm, var)
-            out[f"{prefix}{norm}_xhat"] = (x - mean[:, :, None, None]) / root
-            y = torch_layer(norm, inputs)(torch.tensor(x))
-            out[f"{prefix}{norm}_y"] = y.detach().numpy()
-        out |= oracle_gradients(norm, inputs, used, out[f"{norm}_xhat"])
-    out |= oracle_running(inputs, used)
-    out["train_y"] = out["bn_y"]
+        out |= {f"{norm}_{key}": value for key, value in oracle_norm(norm, used, inputs).items()}
+        following = oracle_norm(norm, inputs.next_x.numpy(), inputs)
+        out |= {f"next_{norm}_{key}": following[key] for key in ("mean", "var", "xhat", "y")}
+    out |= oracle_running(inputs, used) | {"train_y": out["bn_y"]}
     out["eval_gap"] = np.sqrt(np.mean((out["eval_y"] - out["bn_y"]) ** 2))
     return out | oracle_panel(inputs, used, out)
 
 
-def oracle_gradients(norm, inputs, used, xhat):
-    made, x = torch_layer(norm, inputs), torch.tensor(used, requires_grad=True)
-    made(x).backward(inputs.dy)
-    var = over_sets(norm, used, inputs.groups, np.var)[:, :, None, None]
+def oracle_norm(norm, x, inputs):
+    def over_sets(array, statistic, named=True):
+        """`statistic` of each set: one per channel for BN, per image for LN, or (4, 4)."""
+        sets = [statistic(array[index_set(norm, *nc, inputs.groups)]) for nc in np.ndindex(4, 4)]
+        pairs = np.reshape(sets, (4, 4))
+        return {"bn": pairs[0], "ln": pairs[:, 0], "gn": pairs}[norm] if named else pairs
+
+    made, leaf = torch_layer(norm, inputs), torch.tensor(x, requires_grad=True)
+    y = made(leaf)
+    y.backward(inputs.dy)
+    mean, var = (over_sets(x, f, named=False)[:, :, None, None] for f in (np.mean, np.var))
+    xhat = (x - mean) / np.sqrt(var + inputs.eps)
     held = (inputs.gamma.view(1, 4, 1, 1) * inputs.dy).numpy() / np.sqrt(var + inputs.eps)
-    arrays = {"held": held, "pull": held * xhat, "dx": x.grad.numpy()}
-    out = {f"{norm}_{key}": array for key, array in arrays.items()}
-    for key, statistic in (("held_mean", np.mean), ("held_var", np.var), ("pull_mean", np.mean),
-                           ("dx_mean", np.mean), ("dx_var", np.var)):  # fmt: skip
-        array = arrays[key.split("_")[0]]
-        named = as_named(norm, over_sets(norm, array, inputs.groups, statistic))
-        out[f"{norm}_{key}"] = named
-    out[f"{norm}_dgamma"] = made.weight.grad.numpy()
-    return out | {f"{norm}_dbeta": made.bias.grad.numpy()}
+    out = {"x": x, "xhat": xhat, "y": y.detach().numpy(), "held": held, "pull": held * xhat,
+           "dx": leaf.grad.numpy(), "dgamma": made.weight.grad.numpy(),
+           "dbeta": made.bias.grad.numpy()}  # fmt: skip
+    for key in ("x", "held", "pull", "dx"):
+        out[f"{key}_mean"], out[f"{key}_var"] = (over_sets(out[key], f) for f in (np.mean, np.var))
+    out["mean"], out["var"] = out.pop("x_mean"), out.pop("x_var")
+    del out["x"], out["pull_var"]
+    return out
 
 
 def oracle_running(inputs, used):
-    bn, rows = torch_layer("bn", inputs), {}
+    bn, rows, axes = torch_layer("bn", inputs), [], (0, 2, 3)
     for batch in (used, inputs.step2_x.numpy(), inputs.step3_x.numpy()):
-        before = {"before_mean": bn.running_mean.tolist(), "before_var": bn.running_var.tolist()}
+        row = {"before_mean": bn.running_mean.tolist(), "before_var": bn.running_var.tolist(),
+               "batch_mean": batch.mean(axes), "batch_var": batch.var(axes),
+               "batch_unbiased": batch.var(axes, ddof=1)}  # fmt: skip
         bn(torch.tensor(batch))
-        axes = (0, 2, 3)
-        row = before | {"batch_mean": batch.mean(axes), "batch_var": batch.var(axes),
-                        "batch_unbiased": batch.var(axes, ddof=1),
-                        "run_mean": bn.running_mean.tolist(),
-                        "run_var": bn.running_var.tolist()}  # fmt: skip
-        for key, value in row.items():
-            rows.setdefault(key, []).append(value)
-    out = {key: np.array(value) for key, value in rows.items()}
+        after = {"run_mean": bn.running_mean.tolist(), "run_var": bn.running_var.tolist()}
+        rows.append(row | after)
+    out = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     y = bn.eval()(torch.tensor(used)).detach().numpy()
     mean, var = (out[f"run_{key}"][2].reshape(1, 4, 1, 1) for key in ("mean", "var"))
     return out | {"eval_y": y, "eval_xhat": (used - mean) / np.sqrt(var + inputs.eps)}
@@ -128,9 +110,6 @@ def oracle_panel(inputs, used, found):
            "explain_size": inside.size, "explain_mean": inside.mean(), "explain_var": inside.var(),
            "explain_x": used[n, c, i, j]}  # fmt: skip
     return out | {f"explain_{key}": found[f"{norm}_{key}"][n, c, i, j] for key in ("xhat", "y")}
-
-
-# ----------------------------------------------------------------------------------- the cases
 
 
 def random_inputs(seed, groups=2, eps=1e-3, scale=3.0, shift=0.0, **more):
@@ -154,10 +133,7 @@ def constant(inputs, number=1.5):
     return inputs
 
 
-def zeros(*shape):
-    return torch.zeros(*shape, dtype=torch.float64)
-
-
+ZEROS = torch.zeros(4, dtype=torch.float64)
 CASES = {
     "delivered": Inputs(),
     "groups 1": random_inputs(1, groups=1),
@@ -166,6 +142,60 @@ CASES = {
     "negative, momentum 0": random_inputs(4, shift=-40.0, momentum=0.0),
     "constant sets": constant(random_inputs(5, eps=1e-5)),
     "up to 1e9": random_inputs(6, groups=4, scale=1e9, eps=1e9),
-    "near 1e-8": random_inputs(7, scale=1.0, multiply=zeros(4) + 1e-8, eps=1e-5),
-    "gamma 0, knobs": random_inputs(8, gamma=zeros(4), add=zeros(4) + 7, multiply=zeros(4) - 2),
+    "near 1e-8": random_inputs(7, scale=1.0, multiply=ZEROS + 1e-8, eps=1e-5),
+    "gamma 0, knobs": random_inputs(8, gamma=ZEROS, add=ZEROS + 7, multiply=ZEROS - 2),
 }
+EPS_0 = constant(random_inputs(9, eps=0.0))  # 0/0, where the oracle has nothing to say
+
+# A name -> the piece of its formula that is replaced (a regular expression), and by what. Those of
+# one group do not feed on each other, so that each has to be found by itself.
+WRONG = (
+    {
+        "ln_var_3": ("VARP", "SUMSQ"),
+        "gn_mean_2_3": (r"groups,(\w+:\w+),\w+:\w+", r"groups,\1,\1"),
+        "gn_var_4_1": ("groups", "2"),
+        "next_bn_mean_4": ("AVERAGE", "MEDIAN"),
+        "next_gn_var_2_2": (r"NA\(\),\w+:\w+", "NA(),AC10:AD10"),
+        "ln_y_4_2": (r"\+beta_2", "-beta_2"),
+        "gn_y_4_4": ("gamma_4", "ABS(gamma_4)"),
+        "next_ln_y_2_1": ("beta_1", "beta_2"),
+        "eval_gap": ("/64", "/63"),
+        "set_column": ("INT", ""),
+        "bn_dgamma_2": ("SUMPRODUCT", "SUMXMY2"),
+        "ln_dbeta_1": ("SUM", "AVERAGE"),
+        "gn_pull_mean_2_2": ("AVERAGE", "SUM"),
+        "ln_held_var_4": ("VARP", "DEVSQ"),
+        "next_gn_xhat_1_4": ("next_gn_mean", "gn_mean"),
+    },
+    {
+        "bn_var_4": ("VARP", "VAR"),
+        "bn_xhat_1_1": ("eps", "0.00001"),
+        "ln_xhat_2_2": (r"\+eps", ""),
+        "gn_xhat_3_3": ("gn_mean_3_3", "gn_mean_3_1"),
+        "bn_y_2_3": ("^.*$", "=1.5"),
+        "used_x_4_4": ("add_4", "add_3"),
+        "gn_held_3_1": ("SQRT", ""),
+        "bn_dx_2_2": (r"-Illustration!\w+\*bn_pull_mean_2", ""),
+        "ln_dx_1_1": ("-ln_held_mean_1", ""),
+        "run_mean_2_2": (r"\(1-momentum\)", "0.8"),
+        "run_var_1_2": ("batch_unbiased", "batch_var"),
+        "batch_unbiased_2_4": ("VAR", "VARP"),
+        "before_mean_2_4": ("run_mean_1_4", "batch_mean_1_4"),
+        "step1_x_2_3": ("R10", "G10"),
+        "eval_xhat_3_1": ("run_var_3_1", "batch_var_1_1"),
+        "eval_y_2_1": (r"gamma_1\*", "gamma_1+"),
+        "explain_var": ("VARP", "VAR"),
+    },
+)
+
+
+@contextlib.contextmanager
+def spoiled(book, mistakes):
+    """The workbook with wrong formulas, for a while."""
+    right = {name: cell(book, name).value for name in mistakes}
+    for name, (old, new) in mistakes.items():
+        cell(book, name).value = re.sub(old, new, right[name])
+        assert cell(book, name).value != right[name], name
+    yield
+    for name, formula in right.items():
+        cell(book, name).value = formula

@@ -5,9 +5,9 @@ found = reference()   # what PyTorch makes of them: found["bn_xhat"], found["gn_
 """
 
 from backstage.workbook.build import build
-from backstage.workbook.check import Report, check
+from backstage.workbook.check import check
 from backstage.workbook.expected import reference
 from backstage.workbook.given import InputError, Inputs
 
 inputs = Inputs
-__all__ = ["InputError", "Inputs", "Report", "build", "check", "inputs", "reference"]
+__all__ = ["InputError", "Inputs", "build", "check", "inputs", "reference"]

@@ -1,7 +1,4 @@
-"""Builds the workbook: what stands on each sheet beside its numbers, and the file.
-
-The same inputs give the same bytes.
-"""
+"""Builds the workbook; here is what stands on each sheet beside its numbers."""
 
 import datetime
 from pathlib import Path
@@ -131,7 +128,10 @@ WORKBOOK = Path(__file__).resolve().parents[2] / "normalization_demo.xlsx"
 
 
 def build(path: str | Path = WORKBOOK, given: Inputs | None = None) -> Path:
-    """Writes the workbook with these inputs; every formula carries its value. Returns the path."""
+    """Writes the workbook with these inputs; every formula carries its value. Returns the path.
+
+    The same inputs give the same bytes.
+    """
     path, given = Path(path), given or Inputs()
     if path.suffix.lower() != ".xlsx":
         raise InputError(f"{path.name}: give the workbook a name that ends in .xlsx.")

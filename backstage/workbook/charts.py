@@ -75,9 +75,7 @@ def _tables(page: Page) -> None:
     _table(page, SETS, VARIANCES, heads, rows)
 
 
-def _chart(
-    page: Page, cell: str, kind: str, size, title, alt, table, series, axes=("", "")
-) -> None:
+def _chart(page: Page, cell: str, kind: str, size, title, alt, table, series, axes=("", "")):
     """One look for all charts, and a description for those who cannot see it.
 
     table: its first row, number of rows, column of labels and first column of values.

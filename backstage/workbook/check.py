@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,35 +20,15 @@ from backstage.workbook.given import LISTS, InputError, Inputs
 from backstage.workbook.reader import Reader, where
 from backstage.workbook.table import COMPUTED
 
-NOT_LOOKED_AT = "Not looked at: the charts, colours, texts and validation."
 ONLY_STORED = "Only the numbers stored in the file were compared, since LibreOffice is not " \
               "installed: a wrong formula may still show a right number."  # fmt: skip
 
 
-@dataclass
-class Report:
-    """What `check` found: `str(report)` in words, `report.agrees` the verdict."""
-
-    wrong: dict[str, str]  # quantity -> where, and by how much
-    how: str  # what was compared
-
-    @property
-    def agrees(self) -> bool:
-        return not self.wrong
-
-    def __str__(self) -> str:
-        lines = [f"{quantity:<18} {what}" for quantity, what in self.wrong.items()]
-        numbers = sum(math.prod(q.shape) for q in COMPUTED.values())
-        verdict = f"{numbers:,} numbers: sheet and PyTorch agree."
-        if lines:
-            verdict = f"Sheet and PyTorch differ in {len(lines)} of {len(COMPUTED)} quantities."
-        return "\n".join([*lines, self.how, verdict, NOT_LOOKED_AT])
-
-
-def check(path: str | Path) -> Report:
+def check(path: str | Path) -> tuple[dict[str, str], str]:
     """Compares a workbook with PyTorch in float64; the file itself is only read.
 
-    Raises InputError, one sentence with sheet and cell, for what cannot be computed with.
+    Returns what is wrong (quantity -> where, and by how much), and how it was compared. Raises
+    InputError, one sentence with sheet and cell, for what cannot be computed with.
     """
     reader = Reader(Path(path))
     given, wrong = reader.inputs(), reader.displaced()
@@ -61,7 +40,7 @@ def check(path: str | Path) -> Report:
         if bare:
             raise InputError(f"{Path(path).name} has formulas without values: open it in a "
                              "spreadsheet program and save it there.")  # fmt: skip
-        return Report(wrong | stored, ONLY_STORED)
+        return wrong | stored, ONLY_STORED
     others = draws()
     for typed, copy in zip([given, *others], retyped(reader, [given, *others]), strict=True):
         end = "" if typed is given else " (with other inputs)"
@@ -70,7 +49,7 @@ def check(path: str | Path) -> Report:
     how = f"Its formulas were recalculated, on its own inputs and on {len(others)} others."
     if bare or stored and not wrong:
         how = f"The file holds no values, or old ones: a copy was recalculated.\n{how}"
-    return Report(wrong, how)
+    return wrong, how
 
 
 def differences(reader: Reader, given: Inputs) -> Iterator[tuple[str, Cell, str]]:

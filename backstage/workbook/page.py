@@ -24,7 +24,6 @@ NUMBERS |= dict.fromkeys(("set_row", "set_rows", "set_column", "set_columns"), "
 NUMBERS |= {"explain_size": '"= "0'}
 TO_TYPE = {"font_color": TYPED, "bold": True, "locked": False, "border": 1,
            "border_color": "#8FA6DB", "num_format": "General;-General"}  # fmt: skip
-GROUPS = {MAIN: "$I$19"}  # rules on other sheets go by the name, as every program lets them
 GREY = {"bg_color": "#F2F2F2", "font_color": "#A6A6A6"}
 RED = {"bg_color": "#C00000", "font_color": "#FFFFFF"}
 LIT = {"bn": "#56B4E9", "ln": "#F5B93A", "gn": "#4CC39C"}  # the explained pixel's set
@@ -153,9 +152,8 @@ def validate(sheet, q: Quantity) -> None:
     """A program refuses anything else, and says what it wants; pasting gets past it."""
     if q.formula:
         return
-    wanted = allowed(q.name)
     rule = {"ignore_blank": False, "error_title": "Not possible here",
-            "error_message": f"Type {wanted}."}  # fmt: skip
+            "error_message": f"Type {allowed(q.name)}."}  # fmt: skip
     if q.name in LISTS:
         rule |= {"validate": "list", "source": list(LISTS[q.name])}
     else:
@@ -246,7 +244,8 @@ def _explained(page, q: Quantity, area: str) -> None:
 
 def _boxes(page, q: Quantity, area: str, top: int, left: int) -> None:
     """GN's sets in two shades, like a chessboard; a number that its group shows already hides."""
-    groups, wide = GROUPS.get(page.title, 'INDIRECT("groups")'), 2 if q.tiles else 1
+    # every program lets a rule go by a name of another sheet
+    groups, wide = "$I$19" if page.title == MAIN else 'INDIRECT("groups")', 2 if q.tiles else 1
     image, channel = f"INT((ROW()-{top + 1})/2)", f"(COLUMN()-{left + 1})/{wide}"
     dark = f"MOD({image}+INT({channel}*{groups}/4),2)=1"
     light, darker = SHADES["gn"]

@@ -15,7 +15,6 @@ from openpyxl.worksheet.cell_range import MultiCellRange
 from backstage.workbook.given import LIMIT, LISTS, RANGES, TINY, InputError, Inputs, allowed
 from backstage.workbook.table import INPUTS, QUANTITIES, Quantity
 
-AFRESH = "start again from a freshly built workbook"
 BOOK = "xl/workbook.xml"
 
 
@@ -38,17 +37,14 @@ class Reader:
         """The cells of a quantity's numbers, in the order of its array."""
         found = {}
         for name, indices in q.names().items():
-            if name not in self.formulas.defined_names:
-                raise InputError(f"This is not the lesson's workbook, or it lost the name {name}: "
-                                 f"{AFRESH}.")  # fmt: skip
             try:
                 ((sheet, area),) = self.formulas.defined_names[name].destinations
                 cells = self.formulas[sheet.replace("''", "'")][area]
                 rows = cells if isinstance(cells, tuple) else ((cells,),)
                 found |= dict(zip(indices, [c for row in rows for c in row], strict=True))
             except (ValueError, TypeError, KeyError) as error:
-                raise InputError(f"The name {name} leads nowhere, or to another number of cells: "
-                                 f"{AFRESH}.") from error  # fmt: skip
+                raise InputError(f"This is not the lesson's workbook, or its name {name} is lost "
+                                 "or leads elsewhere: build a fresh one.") from error  # fmt: skip
         return [found[index] for index in q.indices()]
 
     def shown(self, name: str) -> list:
@@ -80,7 +76,7 @@ class Reader:
                 for axis, (was, now) in enumerate(places):
                     lines.setdefault((q.sheet, axis, was), {}).setdefault(now, []).append(name)
                 if _hidden(cell):
-                    wrong[name] = f"{where(cell)} is hidden"
+                    wrong.setdefault(name, f"{where(cell)} is hidden")
         for found in lines.values():
             for names in sorted(found.values(), key=len)[:-1]:
                 wrong |= dict.fromkeys(names, "a name was moved away from its number")
