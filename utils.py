@@ -917,6 +917,7 @@ def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> l
         with process_pool(len(experiments), progress) as pool:
             how = shared, directory
             tasks = [pool.submit(_fit_there, i, e, *how) for i, e in enumerate(experiments)]
+            pool.submit(os.getpid)  # Python notices a worker's death only from the next call on
             _watch(tasks, [e.label for e in experiments], progress)
             return [pickle.loads(task.result()) for task in tasks]
     finally:
