@@ -38,7 +38,7 @@ def replacing(path: Path, mode: str = "wb", **how) -> Iterator[IO]:
 
 def between(name: str) -> re.Pattern:
     """What stands between a text's two marks of that name."""
-    return re.compile(f"(?<=<!-- {name} -->\n).*?(?=\n<!-- end of {name} -->)", re.DOTALL)
+    return re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
 
 
 def replace_part(name: str, text: str, path: Path) -> None:
@@ -51,10 +51,10 @@ def replace_part(name: str, text: str, path: Path) -> None:
     if not between(name).search(before):
         raise ValueError(
             f"{path.name} has no place for the {name}: add the lines '<!-- {name} -->' and "
-            f"'<!-- end of {name} -->', with a line between them."
+            f"'<!-- end of {name} -->'."
         )
     with replacing(path, "w", encoding="utf-8") as file:
-        file.write(between(name).sub(lambda _: text, before))
+        file.write(between(name).sub(lambda _: f"{text}\n", before))
 
 
 def small_png(png: bytes, colors: int = 256) -> bytes:

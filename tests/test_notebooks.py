@@ -20,8 +20,6 @@ from nbclient.exceptions import CellExecutionError
 from backstage import setup
 from backstage.publish.notebooks import REPOSITORY, SET_UP, figures, paths, set_up
 
-# Until every lesson is rewritten, a contract that the old ones do not keep yet.
-REWRITING = pytest.mark.skip("while the lessons are rewritten")
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in paths()}
 
 
@@ -38,7 +36,6 @@ def test_the_lessons_are_there():
     assert [name[:10] for name in NOTEBOOKS] == [f"Session6_{i}" for i in range(len(NOTEBOOKS))]
 
 
-@REWRITING
 def test_begins_with_the_set_up_cell_of_all(notebook):
     assert REPOSITORY.sub('REPOSITORY = ""', code(notebook)[0].source) == SET_UP
 
@@ -56,7 +53,6 @@ def test_has_no_debris_in_its_outputs(notebook):
     assert "it/s" not in text and "widget-view" not in text and "Warning" not in text
 
 
-@REWRITING
 def test_is_prose_first(notebook):
     cells = code(notebook)
     assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= 0.7 * len(cells)
@@ -65,7 +61,6 @@ def test_is_prose_first(notebook):
     assert not any("Markdown(" in cell.source for cell in cells)
 
 
-@REWRITING
 def test_every_figure_has_a_text_of_its_own(notebook):
     texts = [f.metadata["image/png"]["alt"] for cell in notebook.cells for f in figures(cell)]
     assert texts and all(len(text.split()) > 5 for text in texts)

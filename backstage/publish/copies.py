@@ -1,8 +1,8 @@
 """One rule: the output of a notebook's cell tagged NAME goes between the marks NAME of a text.
 
 The texts are README.md and those in docs/; the marks are the lines "<!-- NAME -->" and
-"<!-- end of NAME -->". Printed text goes there as it is; a figure goes to docs/NAME.png (NAME-1.png
-and so on where there are several), and a link to it between the marks.
+"<!-- end of NAME -->". A figure goes to docs/NAME.png (NAME-1.png and so on where there are several),
+and a link to it between the marks; a cell without one puts what it printed there.
 """
 
 import base64
@@ -44,18 +44,15 @@ def copy(notebooks: list[NotebookNode], root: Path) -> list[str]:
 def shown(cell: NotebookNode, name: str, text: Path, docs: Path) -> str:
     """What stands between the marks; writes the pictures that it links to."""
     parts, found = [], figures(cell)
-    for output in cell.outputs:
+    for i, figure in enumerate(found, start=1):
+        picture = docs / f"{name}{f'-{i}' if len(found) > 1 else ''}.png"
+        write(picture, base64.b64decode(figure.data["image/png"]))
+        where = picture.relative_to(text.parent).as_posix()
+        parts.append(f"![{figure.metadata['image/png']['alt']}]({where})")
+    for output in cell.outputs if not found else ():
         data = output.get("data", {})
-        if output.output_type == "stream":
-            parts.append(f"```text\n{output.text.rstrip()}\n```")
-        elif "image/png" in data:
-            of = f"-{found.index(output) + 1}" if len(found) > 1 else ""
-            picture = docs / f"{name}{of}.png"
-            write(picture, base64.b64decode(data["image/png"]))
-            where = picture.relative_to(text.parent).as_posix()
-            parts.append(f"![{output.metadata['image/png']['alt']}]({where})")
-        else:
-            parts.append(data.get("text/markdown") or f"```text\n{data['text/plain']}\n```")
+        printed = output.get("text") or data.get("text/plain", "")
+        parts.append(data.get("text/markdown") or f"```text\n{printed.rstrip()}\n```")
     return "\n\n".join(parts)
 
 
