@@ -1,8 +1,8 @@
 """One rule: the output of a notebook's cell tagged NAME goes between the marks NAME of a text.
 
 The texts are README.md and those in docs/; the marks are the lines "<!-- NAME -->" and
-"<!-- end of NAME -->". A figure goes to docs/NAME.png (NAME-1.png and so on where there are several),
-and a link to it between the marks; a cell without one puts what it printed there.
+"<!-- end of NAME -->". A figure goes to docs/NAME.png (NAME-1.png and so on where there are
+several), and a link to it between the marks; of a cell without figures, what it printed goes there.
 """
 
 import base64
