@@ -53,12 +53,14 @@ def test_has_no_debris_in_its_outputs(notebook):
     assert "it/s" not in text and "widget-view" not in text and "Warning" not in text
 
 
-def test_is_prose_first(notebook):
+def test_is_prose_first_and_short(notebook):
+    """At least four words to a line of code, folded solutions not counted; no long cell."""
     cells = code(notebook)
-    assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= 0.7 * len(cells)
-    lengths = sorted(len(cell.source.splitlines()) for cell in cells)
-    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 12
-    assert not any("Markdown(" in cell.source for cell in cells)
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    words = len(re.sub(r"<details.*?</details>", " ", prose, flags=re.DOTALL).split())
+    lengths = [len(cell.source.splitlines()) for cell in cells]
+    assert words >= 4 * sum(lengths) and words <= 2_300 and len(notebook.cells) <= 75
+    assert max(lengths) <= 30 and not any("Markdown(" in cell.source for cell in cells)
 
 
 def test_every_figure_has_a_text_of_its_own(notebook):
