@@ -40,7 +40,7 @@ publish: $(READY)
 
 book: $(READY) .venv/.book
 	rm -rf build/book build/book-source && mkdir -p build/book-source
-	cp -r README.md CONTRIBUTING.md LICENSE normalization_demo.xlsx notebooks docs docs/index.md build/book-source
+	cp -r README.md CONTRIBUTING.md LICENSE *.xlsx *.py notebooks docs docs/index.md results backstage build/book-source
 	$(BIN)/python -m sphinx -q -b html -c docs build/book-source build/book
 	@echo "The book: build/book/index.html"
 

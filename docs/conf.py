@@ -1,6 +1,5 @@
 """How Sphinx builds the course as a website that needs no network: make book."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -9,24 +8,17 @@ sys.path.insert(0, str(HERE.parent))
 
 from backstage.publish.page import MATHJAX, mathjax_file  # noqa: E402
 
-
-def anchor(title: str) -> str:
-    """Jupyter's for a lesson's numbered sections ("2-·-A-new-domain"), else GitHub's."""
-    if re.match(r"\d+ · ", title):
-        return title.replace(" ", "-")
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
 project = "Normalization by hand and by experiment"
 html_title = "Batch, Layer and Group Normalization"
 copyright = "the course's authors, MIT license"
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-myst_heading_slug_func = anchor
+myst_heading_slug_func = "backstage.publish.page.anchor"
 myst_links_external_new_tab = False
 suppress_warnings = ["myst.xref_missing"]  # links to the program's own files lead to nowhere here
-exclude_patterns = ["README.md", "docs/index.md"]  # are the front page
+# README.md is the front page; backstage/ is there to be linked to.
+exclude_patterns = ["README.md", "docs/index.md", "backstage"]
 
 nb_execution_mode = "off"  # the outputs are those that were committed
 nb_merge_streams = True

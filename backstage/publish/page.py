@@ -34,3 +34,10 @@ def page(notebook: NotebookNode, title: str) -> str:
     scripts = f"<script>window.MathJax = {json.dumps(MATHJAX)}</script>\n"
     scripts += f"<script>{mathjax_file().read_text(encoding='utf-8')}</script>\n"
     return re.sub("(?=</head>)", lambda _: scripts, str(soup), count=1)
+
+
+def anchor(title: str) -> str:
+    """Jupyter's for a lesson's numbered sections ("2-·-A-new-domain"), else GitHub's."""
+    if re.match(r"\d+ · ", title):
+        return title.replace(" ", "-")
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
