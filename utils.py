@@ -872,7 +872,7 @@ def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExec
     if sys.platform == "linux":
         preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
         context.set_forkserver_preload(preload)
-    with ProcessPoolExecutor(jobs, context, _begin, (progress,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin, (progress, _smoke_test())) as pool:
         try:
             yield pool
         except BaseException:
@@ -881,13 +881,13 @@ def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExec
             raise
 
 
-def _begin(progress: Sequence) -> None:
-    """In a new worker."""
+def _begin(progress: Sequence, smoke_test: bool) -> None:
+    """In a new worker, whose environment may be older than its parent's."""
     global _progress
     _progress, parent = progress, multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.environ["PROGRESS"] = "none"
+    os.environ |= {"PROGRESS": "none", "SMOKE_TEST": str(int(smoke_test))}
     torch.set_num_threads(1)
 
 
