@@ -82,25 +82,30 @@ def lesson_epoch(experiment: utils.Experiment, data: utils.Data) -> float:
     return utils.fit(replace(experiment, epochs=2, plain_epochs=0), data).history["seconds"][1]
 
 
+def held(process: psutil.Process) -> int:
+    """Bytes of the process and of all that it started."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):  # one of them has just ended
+        for one in [process, *process.children(recursive=True)]:
+            total += one.memory_full_info().pss
+    return total
+
+
 def peak_memory() -> float:
     """In GB, of the lesson's notebook and all that it starts."""
-    peak = 0
+    peak, nowhere = 0, subprocess.DEVNULL
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "backstage.publish.run_notebook", "--out", folder]
-        environment = {**os.environ, "CHECKPOINTS": f"{folder}/checkpoints"}
-        with open(os.devnull, "w") as nowhere:
-            lesson = subprocess.Popen(
-                [*command, "notebooks/Session6_1.ipynb"],
-                **{"cwd": utils.REPOSITORY, "env": environment},
-                **{"stdout": nowhere, "stderr": nowhere},
-            )
-            while lesson.poll() is None:
-                held, process = 0, psutil.Process(lesson.pid)
-                with contextlib.suppress(psutil.NoSuchProcess):  # one of them has just ended
-                    for one in [process, *process.children(recursive=True)]:
-                        held += one.memory_full_info().pss
-                peak = max(peak, held)
-                time.sleep(0.5)
+        lesson = subprocess.Popen(
+            [*command, "notebooks/Session6_1.ipynb"],
+            cwd=utils.REPOSITORY,
+            env={**os.environ, "CHECKPOINTS": f"{folder}/checkpoints"},
+            stdout=nowhere,
+            stderr=nowhere,
+        )
+        while lesson.poll() is None:
+            peak = max(peak, held(psutil.Process(lesson.pid)))
+            time.sleep(0.5)
     if lesson.returncode:
         raise SystemExit("The lesson stopped with an error.")
     return peak / 1e9
