@@ -7,7 +7,7 @@ below what any arm has by then at a good rate. (1806.02375 asks whether the loss
 epoch; an accuracy also finds networks that are merely dead.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,17 +51,22 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     their validation accuracies in 0..1.
     """
     data = with_validation(data, setting.validation)
+    return largest(RATES, lambda lr: accuracy_at(lr, setting, seed, data), setting.accuracy)
+
+
+def largest(rates: Sequence[float], accuracy: Callable[[float], float], enough: float) -> dict:
+    """The largest of the rates at which the accuracy is enough, and all that were tried."""
     tried = {}
 
     def trains(i: int) -> bool:
-        tried[RATES[i]] = accuracy_at(RATES[i], setting, seed, data)
-        return tried[RATES[i]] >= setting.accuracy
+        tried[rates[i]] = accuracy(rates[i])
+        return tried[rates[i]] >= enough
 
-    last = last_true(trains, len(RATES))
+    last = last_true(trains, len(rates))
     if last is None:
-        last = next((i for i in range((len(RATES) - 1) // 2, -1, -1) if trains(i)), None)
+        last = next((i for i in range((len(rates) - 1) // 2, -1, -1) if trains(i)), None)
     return {
-        "largest_rate": None if last is None else RATES[last],
+        "largest_rate": None if last is None else rates[last],
         "tried": [[rate, tried[rate]] for rate in sorted(tried)],
     }
 

@@ -11,7 +11,7 @@ from itertools import product
 
 import torch
 
-from backstage.evidence.measures.largest_rate import RATES, last_true
+from backstage.evidence.measures.largest_rate import RATES, largest
 from backstage.evidence.measures.runs import endless, step, with_validation
 from backstage.evidence.measures.two_starts import STARTS, started
 from s6_model import NORMS, Net
@@ -42,19 +42,7 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     accuracies in 0..1.
     """
     data = with_validation(data, setting.validation)
-    tried = {}
-
-    def trains(i: int) -> bool:
-        tried[RATES[i]] = accuracy_at(RATES[i], setting, seed, data)
-        return tried[RATES[i]] >= setting.accuracy
-
-    last = last_true(trains, len(RATES))
-    if last is None:
-        last = next((i for i in range((len(RATES) - 1) // 2, -1, -1) if trains(i)), None)
-    return {
-        "largest_rate": None if last is None else RATES[last],
-        "tried": [[rate, tried[rate]] for rate in sorted(tried)],
-    }
+    return largest(RATES, lambda lr: accuracy_at(lr, setting, seed, data), setting.accuracy)
 
 
 def accuracy_at(lr: float, setting: Setting, seed: int, data: Data) -> float:
