@@ -126,3 +126,12 @@ def test_half_a_last_line_is_left_out(tmp_path, capsys):
     (tmp_path / "x.jsonl").write_text(row + row.replace("ok", "failed") + row[:30])
     assert load("x", tmp_path)["test_accuracy"].tolist() == [0.9871]
     assert capsys.readouterr().err == "x.jsonl ends in half a line, which is left out.\n"
+
+
+def test_a_verdict_that_one_seed_decides_is_fragile():
+    """Supported, by Student's t and by the signs; without its largest difference it is not."""
+    d = pd.Series([0.9, 0.2, 0.7, -0.3, 0.7, 0.1, 0.6, -0.2, 0.5, 0.2])
+    p = [stats.ttest_1samp(some, 0).pvalue for some in (d, d.drop(0))]
+    assert p[0] < 0.05 < p[1] and p_of_signs(d) < 0.05
+    found = judge(pd.DataFrame({"a": d, "b": 0.0}), {"a exceeds b": ("a", "b")})
+    assert found["verdict"].iloc[0] == "supported" and found["fragile"].iloc[0]

@@ -123,3 +123,11 @@ def test_no_bar_where_none_is_asked_for(digits, monkeypatch, capsys):
     monkeypatch.setenv("PROGRESS", "none")
     fit(SHORT, digits)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("asked", ["1", "0"])
+def test_a_worker_takes_the_smoke_test_from_its_parent(asked, monkeypatch):
+    """Its own environment is that of a process that may have been started long before."""
+    monkeypatch.setenv("SMOKE_TEST", asked)
+    with utils.process_pool(1) as pool:
+        assert pool.submit(os.getenv, "SMOKE_TEST").result() == asked
