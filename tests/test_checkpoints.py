@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -97,6 +98,23 @@ def test_a_file_that_is_not_the_runs_is_named_and_kept(digits, tmp_path, damage)
     with pytest.raises(CheckpointError, match=re.escape(f"{file.name} is damaged or another run")):
         fit(SHORT, digits, tmp_path)
     assert file.read_bytes() == harm
+
+
+class Harmful:
+    """What is pickled is called when it is read without care."""
+
+    def __reduce__(self):
+        return os.mkdir, ("called",)
+
+
+def test_no_code_in_a_file_is_run(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(SHORT, digits, "kept")
+    (file,) = Path("kept").iterdir()
+    torch.save({"identity": Harmful()}, file)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        fit(SHORT, digits, "kept")
+    assert not Path("called").exists()
 
 
 def after_the_first_epoch(monkeypatch, act):
