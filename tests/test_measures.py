@@ -19,8 +19,8 @@ from backstage.evidence.measures import (
     layer_norm,
     runs,
     smoothness,
+    two_starts,
     very_deep,
-    with_without,
 )
 from s6_model import Net
 
@@ -28,7 +28,7 @@ from s6_model import Net
 @pytest.mark.parametrize(
     ("module", "rows"),
     [
-        (with_without, 4 * 6),
+        (two_starts, 2 * 4 * 6),
         (gradients, 3 * 2 * 4 * 4),
         (layer_norm, 8),
         (backward_theorem, 4),
@@ -65,12 +65,12 @@ def test_validation_images_are_taken_out_of_the_training_set(digits):
     assert not any(tuple(x.flatten().tolist()) in pixels for x in data.val.x)
 
 
-# -------------------------------------------------------------------------------- with_without
+# ---------------------------------------------------------------------------------- two_starts
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN"])
-def test_with_without_trains_as_a_plain_loop_in_torch_does(norm, digits):
-    setting = with_without.Setting(norm, lr=0.01, epochs=5)
+def test_two_starts_trains_as_a_plain_loop_in_torch_does(norm, digits):
+    setting = two_starts.Setting(norm, lr=0.01, epochs=5)
     torch.manual_seed(3)
     model = Net(norm).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -81,14 +81,14 @@ def test_with_without_trains_as_a_plain_loop_in_torch_does(norm, digits):
             optimizer.step()
     accuracy = utils.evaluate(model, digits.test)[1]
     assert accuracy > 0.2  # or there were nothing to compare
-    found = with_without.measure(setting, 3, digits)["test_accuracy"]
+    found = two_starts.measure(setting, 3, digits)["test_accuracy"]
     assert found == pytest.approx(accuracy, abs=2 / len(digits.test))  # sums in another order
 
 
 def test_a_batchs_own_statistics_make_up_for_wrong_running_averages(digits):
     data = utils.Data("", digits.train, digits.train)  # what it has seen, so that it does well
-    setting = with_without.Setting("BN", lr=0.1, epochs=8)
-    assert with_without.measure(setting, 0, data)["batch_accuracy"][-1] > 0.8
+    setting = two_starts.Setting("BN", lr=0.1, epochs=8)
+    assert two_starts.measure(setting, 0, data)["batch_accuracy"][-1] > 0.8
     model = Net("BN")
     before = evaluate_by_batch(model, digits.test, 90)
     for layer in model.modules():

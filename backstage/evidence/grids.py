@@ -35,7 +35,6 @@ from backstage.evidence.measures import (
     three_experiments,
     two_starts,
     very_deep,
-    with_without,
 )
 from utils import Data
 
@@ -54,11 +53,6 @@ class Grid:
 
 GRIDS = {
     # Why normalization helps
-    "with_without": Grid(
-        "What does a norm do for two short epochs of plain SGD?",
-        with_without.settings(),
-        with_without.measure,
-    ),
     "faster": Grid(
         "How many steps and seconds does each norm need to reach 97%?",
         faster.settings(),

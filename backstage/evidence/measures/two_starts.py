@@ -1,10 +1,18 @@
 """The lesson's network with and without a norm, from two starts, at six rates of plain SGD.
 
-As ``with_without.py`` (1502.03167, abstract; 1806.02375), but from He's start too: torch's default
-draws the weights too small for a network of five ReLUs, which without a norm begins on a plateau. A
-good start does part of what a norm does. He's is ``kaiming_normal_`` as it comes (1502.01852,
-section 2.2): σ = √(2 / fan_in), on all convolutions and the head; the head's bias, γ and β are left
-as they are.
+What 1502.03167 (abstract: "much higher learning rates", "less careful about initialization") and
+1806.02375 claim, in its simplest form: the same network, the same weights to start from, the same
+short training, and only the norm differs. Adam and a schedule, which hide most of the difference,
+are left out on purpose.
+
+Torch's default start draws the weights too small for a network of five ReLUs, which without a norm
+begins on a plateau. A good start does part of what a norm does. He's is ``kaiming_normal_`` as it
+comes (1502.01852, section 2.2): σ = √(2 / fan_in), on all convolutions and the head; the head's
+bias, γ and β are left as they are.
+
+The rows also show how BN differs between training and evaluation (1502.03167, section 3.1): its
+test accuracy is measured twice, with the running averages that ``model.eval()`` uses and with the
+statistics of each test batch.
 
 The rate of each arm is to be chosen by ``val_accuracy``: these images are neither trained nor
 tested on.
@@ -18,7 +26,6 @@ from torch import nn
 
 from backstage.evidence.bn_statistics import evaluate_by_batch
 from backstage.evidence.measures.runs import epoch_of, part, step, with_validation
-from backstage.evidence.measures.with_without import RATES
 from s6_model import NORMS, Net
 from utils import Data, evaluate
 
@@ -30,12 +37,13 @@ class Setting:
     lr: float = 0.1
     momentum: float = 0.9  # the usual one
     epochs: int = 2  # enough to tell who has learned anything
-    images: int = 10_000  # a stratified part of the training images
+    images: int = 10_000  # a stratified part of the training images: a run takes seconds
     validation: int = 5_000  # of the others
     batch_size: int = 128  # the lesson's
 
 
 STARTS = ("default", "He")
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # SGD's whole useful range here, in steps of about 3
 
 
 def settings() -> dict[str, Setting]:

@@ -6,7 +6,7 @@ trainable (1512.03385, section 3.4, trains with it) has to hold against such a s
 arm's best rate. Fixup (1901.09321) and NFNets (2102.06171) train deep without a norm.
 
 The rate falls to nothing in a straight line: at a constant one, one epoch would end with BN's
-running averages behind its weights (``with_without.py``), and its test accuracy would show that.
+running averages behind its weights (``two_starts.py``), and its test accuracy would show that.
 """
 
 from dataclasses import dataclass
