@@ -130,7 +130,6 @@ GRIDS = {
         "How smooth is the loss, whatever the weights' length?",
         scale_free_smoothness.settings(),
         scale_free_smoothness.measure,
-        seeds=5,
     ),
     "sigma_detached": Grid(
         "Is it the right angle to the weights that σ's derivative is good for?",
