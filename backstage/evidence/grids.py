@@ -32,6 +32,7 @@ from backstage.evidence.measures import (
     sigma_detached,
     smoothness,
     sparsity,
+    steadiness,
     three_experiments,
     two_starts,
     very_deep,
@@ -72,6 +73,12 @@ GRIDS = {
         "How deep can a network be and still train?",
         very_deep.settings(),
         very_deep.measure,
+    ),
+    "very_deep_ten_epochs": Grid(
+        "And if it trains for ten epochs?",
+        very_deep.ten_epochs(),
+        very_deep.measure_ten,
+        seeds=5,
     ),
     "smoothness": Grid(
         "How smooth is the loss along the gradient?",
@@ -117,7 +124,6 @@ GRIDS = {
         "How smooth is the loss, whatever the weights' length?",
         scale_free_smoothness.settings(),
         scale_free_smoothness.measure,
-        seeds=5,
     ),
     "sigma_detached": Grid(
         "Is it the right angle to the weights that σ's derivative is good for?",
@@ -138,9 +144,8 @@ GRIDS = {
     ),
     "batch_size_sqrt": Grid(
         "And if the learning rate falls with the square root of the batch size?",
-        batch_size.settings(batch_size.square_root, (2, 32), ("none", "BN", "GN")),
+        batch_size.settings(batch_size.square_root, (2, 32)),
         batch_size.measure,
-        seeds=5,
         images=10_000,
     ),
     "ghost": Grid(
@@ -209,6 +214,16 @@ GRIDS = {
         "Is GN + L1 consistent in its last epochs if the learning rate does not fall?",
         three_experiments.constant(),
         runs.final_epoch,
+    ),
+    "steadiness": Grid(
+        "Is it BN that is unsteady in its last epochs, or its running averages?",
+        steadiness.settings(),
+        steadiness.measure,
+    ),
+    "lengths": Grid(
+        "Would 16 epochs of the three experiments do as well as 20?",
+        three_experiments.lengths(),
+        runs.validation,
     ),
     "source": Grid(
         "Does the ranking depend on how L1 is written?",

@@ -66,3 +66,12 @@ def candidates() -> dict[str, Experiment]:
     return {
         f"{e.label}, {e.groups} groups, {e.l1 + e.l2:g}": replace(e, epochs=EPOCHS) for e in gn + ln
     }
+
+
+def lengths() -> dict[str, Experiment]:
+    """The three experiments in the lesson's 20 epochs and in 16."""
+    return {
+        f"{e.label}, {epochs} epochs": replace(e, epochs=epochs)
+        for e in THREE_EXPERIMENTS
+        for epochs in (20, 16)
+    }
