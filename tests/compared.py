@@ -1,6 +1,7 @@
 """What docs/RESULTS.md compares: for each finding its file, its kind and its arms, seed by seed."""
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from backstage.evidence.measures.few_images import SIZES
 
 MLPS = ("sigmoid MLP", "ReLU MLP")
 NETWORKS = (*MLPS, "CNN")
+STARTS = ("default", "He")
+NORMS = ("BN", "LN", "GN")
 
 
 @cache
@@ -78,9 +81,11 @@ def less_time():
 
 
 @cache
-def largest(network, norm):
+def largest(name, norm, **where):
     """Where no rate trains without a norm, the one that came nearest: against the claim."""
-    table = rows("largest_rate").query("network == @network and norm == @norm")
+    table = rows(name).query("norm == @norm").sort_values("seed")
+    for column, value in where.items():
+        table = table[table[column] == value]
     nearest = table["tried"].map(lambda tried: max(tried, key=lambda pair: pair[1])[0])
     return table["largest_rate"].astype(float).fillna(nearest).to_numpy()
 
@@ -111,25 +116,22 @@ def growth(column, network, norm, lr=0.1):
 
 
 @cache
-def probes(norm, probe):
-    """Geometric means over the losses that every norm of the seed reached."""
-    found = pd.DataFrame(
-        {"seed": run.seed, "norm": run.norm} | probe
-        for run in rows("smoothness").itertuples()
-        for probe in run.probes
-    )
-    reached = found.groupby(["seed", "level"])["norm"].transform("nunique") == 4
-    found = found[reached & (found["norm"] == norm)]
-    return np.exp(np.log(found[probe]).groupby(found["seed"]).mean()).to_numpy()
+def probes(norm, start, probe):
+    """Means over ten losses, of the seeds in which all arms from both starts reached them all."""
+    table = rows("smoothness").dropna(subset="beta")
+    table = table[table.groupby("seed")["setting"].transform("nunique") == 8]
+    return table.query("norm == @norm and start == @start").sort_values("seed")[probe].to_numpy()
 
 
-def smoother(norm):
-    names = {
-        "loss_range": "loss range",
-        "gradient_change": "gradient change",
-        "beta": "effective β",
+def smoother(norm, **probed):
+    return {
+        f"{label}, {start}": (probes("none", start, p), probes(norm, start, p))
+        for start in STARTS
+        for p, label in probed.items()
     }
-    return {label: (probes("none", p), probes(norm, p)) for p, label in names.items()}
+
+
+RAW = {"loss_range": "loss range", "gradient_change": "gradient change", "beta": "effective β"}
 
 
 def unsteadiness(name, setting):
@@ -156,6 +158,11 @@ few = arms("few_images", "setting")
 l2_or = arms("l2_or_rate", "setting")
 replicate, source = arms("replicate", "setting"), arms("source", "setting")
 clothes = arms("fashion_experiments", "setting")
+detached = arms("sigma_detached", "setting")
+domain = arms("new_domain", "norm", "statistics", "tuning", "batch_size", "lr")
+transformer = arms("pre_post_norm", "position", "depth", "lr", "warm_up")
+UNTOUCHED = ("as trained", "none", 32, 0.003)
+UPDATED = ("updated", "none", 32, 0.003)
 
 
 def gains(norm, *what, sizes=SIZES[:1]):
@@ -175,7 +182,6 @@ def change(arm, norm):
 
 
 PENALTIES = ("L1", "L2", "L1 + L2")
-NORMS = ("BN", "LN", "GN")
 PLAIN_CNN = (("network", "CNN"), ("residual", False), ("lr", 0.1))
 SETTINGS_OF_L2 = {
     "L2 on all": "L2 on all",
@@ -186,8 +192,40 @@ SETTINGS_OF_L2 = {
 }
 
 
-def largest_rates(*arms):
-    return {f"{norm}, {n}": (largest(n, norm), largest(n, "none")) for norm, n in arms}
+def largest_rates(name, column, *arms):
+    return {
+        f"{norm}, {at}": tuple(largest(name, n, **{column: at}) for n in (norm, "none"))
+        for norm, at in arms
+    }
+
+
+def in_spite_of_noise():
+    """What shifting outputs cost: lower loss than without a norm, and larger shifts."""
+    found = {}
+    for what in ("loss", "shift"):
+        arm = arms("covariate_shift", "norm", "noise", value=what, scale=1)
+        for noise in (0.5, 1.0):
+            pair = arm("BN", noise), arm("none", 0.0)
+            found[f"{what}, noise {noise:g}"] = pair if what == "shift" else pair[::-1]
+    return found
+
+
+def frozen_or_not():
+    return {
+        f"in {n}, rate {lr:g}": tuple(
+            domain("BN", "as trained", how, n, lr) for how in ("frozen", "training")
+        )
+        for n in (32, 4)
+        for lr in (0.001, 0.003, 0.01)
+    }
+
+
+def of_transformers(better, other):
+    """Twelve layers, where arms are (position, warm-up)."""
+    return {
+        f"rate {lr:g}": tuple(transformer(position, 12, lr, w) for position, w in (better, other))
+        for lr in (0.001, 0.003, 0.01)
+    }
 
 
 def from_start(which):
@@ -250,8 +288,13 @@ COMPARED = {
     "a1": ("faster", "/", fewer_steps("BN")),
     "a2": ("faster", "/", fewer_steps("BN", shared=True)),
     "a3": ("faster", "/", less_time()),
-    "a4": ("largest_rate", "/", largest_rates(*(("BN", n) for n in NETWORKS))),
-    "a5": ("largest_rate", "/", largest_rates(*(("LN", n) for n in NETWORKS), ("GN", "CNN"))),
+    "a4": ("largest_rate", "/", largest_rates("largest_rate", "network", *product(["BN"], MLPS))),
+    "a5": ("largest_rate", "/", largest_rates("largest_rate", "network", *product(["LN"], MLPS))),
+    "a5b": (
+        "largest_rate_starts",
+        "/",
+        largest_rates("largest_rate_starts", "start", *product(NORMS, STARTS)),
+    ),
     "a6": ("two_starts", "−", from_start("default")),
     "a7": ("two_starts", "−", from_start("He")),
     "a8": ("gradients", "/", at_starts(False, "N(0, 0.01)", "Xavier")),
@@ -265,9 +308,12 @@ COMPARED = {
     "a12": ("gradient_growth", "/", calmed()),
     "a13": ("very_deep", "−", deeper(False, *NORMS)),
     "a14": ("very_deep", "−", deeper(True, "BN")),
-    "a15": ("smoothness", "/", smoother("BN")),
+    "a14b": ("covariate_shift", "/", in_spite_of_noise()),
+    "a15": ("smoothness", "/", smoother("BN", **RAW)),
+    "a15b": ("smoothness", "/", smoother("BN", scale_free_beta="β·‖w‖²")),
     "b1": ("faster", "/", fewer_steps("LN")),
-    "b2": ("smoothness", "/", smoother("LN")),
+    "b2": ("smoothness", "/", smoother("LN", **RAW)),
+    "b2b": ("smoothness", "/", smoother("LN", scale_free_beta="β·‖w‖²")),
     "b3": ("layer_norm", "−", {"": (variant("LN", 1), variant("none", 1))}),
     "b4": (
         "layer_norm",
@@ -278,6 +324,14 @@ COMPARED = {
         "layer_norm",
         "−",
         of_variants("LN-simple", both="DetachNorm", σ="σ detached", μ="μ detached"),
+    ),
+    "b5b": (
+        "sigma_detached",
+        "−",
+        {
+            "projected, than detached": (detached("σ detached, projected"), detached("σ detached")),
+            "LN-simple, than projected": (detached("LN-simple"), detached("σ detached, projected")),
+        },
     ),
     "c1": (
         "batch_size",
@@ -328,6 +382,17 @@ COMPARED = {
         "/",
         steadier("replicate", "GN + L1", "GN") | steadier("replicate", "BN + L1", "BN + L1 + L2"),
     ),
+    "e1": (
+        "new_domain",
+        "−",
+        {
+            f"than {norm} as trained": (domain("BN", *UPDATED), domain(norm, *UNTOUCHED))
+            for norm in NORMS
+        },
+    ),
+    "e2": ("new_domain", "−", frozen_or_not()),
+    "e3": ("pre_post_norm", "−", of_transformers(("pre", 0), ("post", 0))),
+    "e4": ("pre_post_norm", "−", of_transformers(("post", 50), ("post", 0))),
 }
 # The same findings on Fashion-MNIST.
 ON_CLOTHES = {

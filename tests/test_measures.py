@@ -32,7 +32,7 @@ from s6_model import Net
         (gradients, 3 * 2 * 4 * 4),
         (layer_norm, 8),
         (backward_theorem, 4),
-        (smoothness, 4),
+        (smoothness, 2 * 4),
         (faster, 3 * 4 + 3 * 4 + 4 * 3),
         (largest_rate, 3 + 3 + 4),
         (very_deep, 2 * 4 * 4 * 4),

@@ -18,8 +18,8 @@ from backstage.evidence.measures import (
     new_domain,
     pre_post_norm,
     runs,
-    scale_free_smoothness,
     sigma_detached,
+    smoothness,
     two_starts,
 )
 from backstage.evidence.measures.layer_norm import three_layer_cnn
@@ -143,7 +143,7 @@ def test_scale_free_beta_does_not_see_the_length_of_the_weights(digits):
             if p.ndim == 4:
                 p *= 2
     batch = first_batch(digits, dtype=torch.float64)
-    one, two = (scale_free_smoothness.scale_free_beta(m, *batch) for m in (model, doubled))
+    one, two = (smoothness.scale_free_beta(m, *batch) for m in (model, doubled))
     assert two["weight_norm"] == pytest.approx(2 * one["weight_norm"])
     assert two["scale_free_beta"] == pytest.approx(one["scale_free_beta"], rel=1e-4)
 

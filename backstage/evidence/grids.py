@@ -28,7 +28,6 @@ from backstage.evidence.measures import (
     penalty_path,
     pre_post_norm,
     runs,
-    scale_free_smoothness,
     sigma_detached,
     smoothness,
     sparsity,
@@ -81,7 +80,7 @@ GRIDS = {
         seeds=5,
     ),
     "smoothness": Grid(
-        "How smooth is the loss along the gradient?",
+        "How smooth is the loss along the gradient, from two starts?",
         smoothness.settings(),
         smoothness.measure,
     ),
@@ -119,11 +118,6 @@ GRIDS = {
         "How long does BN's sigmoid MLP take without running averages?",
         faster_batch_statistics.settings(),
         faster_batch_statistics.measure,
-    ),
-    "scale_free_smoothness": Grid(
-        "How smooth is the loss, whatever the weights' length?",
-        scale_free_smoothness.settings(),
-        scale_free_smoothness.measure,
     ),
     "sigma_detached": Grid(
         "Is it the right angle to the weights that σ's derivative is good for?",
