@@ -290,42 +290,42 @@ COMPARED = {
     "a3": ("faster", "/", less_time()),
     "a4": ("largest_rate", "/", largest_rates("largest_rate", "network", *product(["BN"], MLPS))),
     "a5": ("largest_rate", "/", largest_rates("largest_rate", "network", *product(["LN"], MLPS))),
-    "a5b": (
+    "a6": (
         "largest_rate_starts",
         "/",
         largest_rates("largest_rate_starts", "start", *product(NORMS, STARTS)),
     ),
-    "a6": ("two_starts", "−", from_start("default")),
-    "a7": ("two_starts", "−", from_start("He")),
-    "a8": ("gradients", "/", at_starts(False, "N(0, 0.01)", "Xavier")),
-    "a9": ("gradients", "/", at_starts(True, "N(0, 0.01)", "Xavier", "He")),
-    "a10": ("gradient_growth", "/", spreads("gradient_growth", ("CNN", PLAIN_CNN))),
-    "a11": (
+    "a7": ("two_starts", "−", from_start("default")),
+    "a8": ("two_starts", "−", from_start("He")),
+    "a9": ("gradients", "/", at_starts(False, "N(0, 0.01)", "Xavier")),
+    "a10": ("gradients", "/", at_starts(True, "N(0, 0.01)", "Xavier", "He")),
+    "a11": ("gradient_growth", "/", spreads("gradient_growth", ("CNN", PLAIN_CNN))),
+    "a12": (
         "gradient_growth",
         "/",
         {n: (growth("growth", n, "BN"), growth("growth", n, "none")) for n in ("CNN", "MLP")},
     ),
-    "a12": ("gradient_growth", "/", calmed()),
-    "a13": ("very_deep", "−", deeper(False, *NORMS)),
-    "a14": ("very_deep", "−", deeper(True, "BN")),
-    "a14b": ("covariate_shift", "/", in_spite_of_noise()),
-    "a15": ("smoothness", "/", smoother("BN", **RAW)),
-    "a15b": ("smoothness", "/", smoother("BN", scale_free_beta="β·‖w‖²")),
+    "a13": ("gradient_growth", "/", calmed()),
+    "a14": ("very_deep", "−", deeper(False, *NORMS)),
+    "a15": ("very_deep", "−", deeper(True, "BN")),
+    "a16": ("covariate_shift", "/", in_spite_of_noise()),
+    "a17": ("smoothness", "/", smoother("BN", **RAW)),
+    "a18": ("smoothness", "/", smoother("BN", scale_free_beta="β·‖w‖²")),
     "b1": ("faster", "/", fewer_steps("LN")),
     "b2": ("smoothness", "/", smoother("LN", **RAW)),
-    "b2b": ("smoothness", "/", smoother("LN", scale_free_beta="β·‖w‖²")),
-    "b3": ("layer_norm", "−", {"": (variant("LN", 1), variant("none", 1))}),
-    "b4": (
+    "b3": ("smoothness", "/", smoother("LN", scale_free_beta="β·‖w‖²")),
+    "b4": ("layer_norm", "−", {"": (variant("LN", 1), variant("none", 1))}),
+    "b5": (
         "layer_norm",
         "−",
         {n: (variant(n, 1), variant("LN", 1)) for n in ("LN-simple", "AdaNorm")},
     ),
-    "b5": (
+    "b6": (
         "layer_norm",
         "−",
         of_variants("LN-simple", both="DetachNorm", σ="σ detached", μ="μ detached"),
     ),
-    "b5b": (
+    "b7": (
         "sigma_detached",
         "−",
         {
