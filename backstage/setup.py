@@ -1,4 +1,4 @@
-"""What a notebook needs before its first line; its set-up cell calls this, once it has found it.
+"""What a notebook needs before its first line; its set-up cell runs this, once it has found it.
 
 The packages that the notebooks import are the first part of ``requirements.txt``. Those that are
 missing are installed; what is there, Colab's own PyTorch above all, stays as it is.
@@ -24,9 +24,11 @@ def begin() -> None:
     A learner's file of the same name may have been imported already in this kernel.
     """
     install_what_is_missing()
-    for name in ("utils", "s6_model"):
+    sys.path.insert(0, str(ROOT))
+    for name in ("utils", "s6_model", "backstage"):
         module = sys.modules.get(name)
-        if module and Path(getattr(module, "__file__", None) or "").parent != ROOT:
+        folder = Path(getattr(module, "__file__", None) or "").parent
+        if module and folder not in (ROOT, ROOT / name):
             print(f"{name}: the course's, in place of {module.__file__}")
             del sys.modules[name]
 
@@ -58,3 +60,7 @@ def install_what_is_missing(requirements: Path = REQUIREMENTS) -> None:
         print("Installing", ", ".join(missing), flush=True)
         command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
         subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    begin()

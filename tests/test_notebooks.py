@@ -36,7 +36,8 @@ def test_the_lessons_are_there():
     assert [name[:10] for name in NOTEBOOKS] == [f"Session6_{i}" for i in range(len(NOTEBOOKS))]
 
 
-def test_begins_with_the_set_up_cell_of_all(notebook):
+def test_begins_with_the_set_up_cell_of_all_with_twelve_lines_at_most(notebook):
+    assert len([line for line in SET_UP.splitlines() if line]) <= 12
     assert REPOSITORY.sub('REPOSITORY = ""', code(notebook)[0].source) == SET_UP
 
 
@@ -137,13 +138,29 @@ def private():
     server.server_close()
 
 
-@pytest.mark.parametrize("case", ["none", "private", "closed port", "half a clone", "a; touch x"])
-def test_it_says_what_to_do_where_nothing_can_be_cloned(case, private, tmp_path, monkeypatch):
-    address = {"none": "", "private": private, "closed port": "http://127.0.0.1:9/a/b"}
+MISTAKES = {  # the address, and what is said
+    "none": ("", "Needs git, and the course's address in REPOSITORY."),
+    "no git": ("https://example.org/a/b", "Needs git, and the course's address in REPOSITORY."),
+    "private": ("private", r"Authentication failed .*\n.*Check address and network"),
+    "closed port": ("http://127.0.0.1:9/a/b", r"Failed to connect .*\n.*Check address and network"),
+    "a shell": ("a; touch x", r"'a; touch x' does not exist\n.*Check address and network"),
+    "half a clone": ("good", r"already exists .*\n.*delete a folder in the way"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_it_says_what_to_do_where_nothing_can_be_cloned(
+    case, private, remote, tmp_path, monkeypatch
+):
+    address, said = MISTAKES[case]
+    address = {"private": private, "good": remote}.get(address, address)
     if case == "half a clone":
         (tmp_path / "normalization-lesson" / ".git").mkdir(parents=True)
-    with pytest.raises(CellExecutionError, match="Give REPOSITORY the course's address"):
-        play(set_up(address.get(case, case)), tmp_path, monkeypatch)
+    if case == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CellExecutionError) as error:
+        play(set_up(address), tmp_path, monkeypatch)
+    assert error.value.ename == "AssertionError" and re.search(said, error.value.evalue)
     assert not (tmp_path / "x").exists()
 
 

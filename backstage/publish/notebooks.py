@@ -15,18 +15,16 @@ COLAB = "https://colab.research.google.com"
 SET_UP = """\
 # @title Set-up { display-mode: "form" }
 REPOSITORY = ""  # @param {type:"string"}
-import pathlib, subprocess, sys
+import pathlib, runpy, shutil, subprocess
 
+git = "git -c core.askPass=true -c http.lowSpeedTime=60 -c http.lowSpeedLimit=1 clone -q --depth=1"
 here = pathlib.Path("normalization-lesson").resolve()
 root = next((p for p in here.parents if (p / "backstage/setup.py").exists()), here)
 if not (root / "backstage/setup.py").exists():  # alone, as in Colab: fetch the rest of the course
-    git = "git -c core.askPass=true -c http.lowSpeedTime=60 -c http.lowSpeedLimit=1 clone --depth=1"
-    told = subprocess.run([*git.split(), "--", REPOSITORY, root], capture_output=True, text=True)
-    assert not told.returncode, f"{told.stderr} Give REPOSITORY the course's address; remove {root}"
-sys.path.insert(0, str(root))
-from backstage import setup
-
-setup.begin()"""
+    assert REPOSITORY and shutil.which("git"), "Needs git, and the course's address in REPOSITORY."
+    run = subprocess.run([*git.split(), "--", REPOSITORY, root], capture_output=True, text=True)
+    assert not run.returncode, f"{run.stderr}Check address and network; delete a folder in the way."
+runpy.run_path(str(root / "backstage/setup.py"), run_name="__main__");"""
 REPOSITORY = re.compile(r'REPOSITORY = ".*?"')
 BADGE = re.compile(r"\n\n\[!\[Open in Colab\].*")
 ALT = re.compile(r"^[ \t]*# alt: *(.+(?:\n[ \t]*#  +.+)*)", re.MULTILINE)
