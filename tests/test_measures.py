@@ -71,11 +71,12 @@ def test_validation_images_are_taken_out_of_the_training_set(digits):
 @pytest.mark.parametrize("norm", ["BN", "GN"])
 def test_two_starts_trains_as_a_plain_loop_in_torch_does(norm, digits):
     setting = two_starts.Setting(norm, lr=0.01, epochs=5)
+    images = runs.with_validation(digits, setting.validation).train
     torch.manual_seed(3)
     model = Net(norm).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     for epoch in range(1, 6):
-        for x, y in runs.epoch_of(digits.train, 128, 3, epoch):
+        for x, y in runs.epoch_of(images, 128, 3, epoch):
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
