@@ -134,13 +134,25 @@ def smoother(norm, **probed):
 RAW = {"loss_range": "loss range", "gradient_change": "gradient change", "beta": "effective β"}
 
 
+def spread_of_last(accuracies):
+    """SD around a straight line through the last five epochs' accuracies, for each seed."""
+    y, x = np.array([list(a)[-5:] for a in accuracies]).T, np.arange(5)
+    slope, start = np.polyfit(x, y, 1)
+    return np.sqrt(np.sum((y - np.outer(x, slope) - start) ** 2, axis=0) / 3)
+
+
 def unsteadiness(name, setting):
-    """SD around a straight line through the last five epochs' accuracies."""
-    found = []
-    for history in rows(name).query("setting == @setting")["history"]:
-        y, x = np.array(history["test_accuracy"][-5:]), np.arange(5)
-        found.append(np.sqrt(np.sum((y - np.polyval(np.polyfit(x, y, 1), x)) ** 2) / 3))
-    return np.array(found)
+    runs = rows(name).query("setting == @setting").sort_values("seed")
+    return spread_of_last(h["test_accuracy"] for h in runs["history"])
+
+
+def with_precise_statistics():
+    bn = rows("steadiness").sort_values("seed")
+    running, precise = (spread_of_last(bn[f"{c}_accuracy"]) for c in ("running", "precise"))
+    return {
+        "BN + L1 + L2, than with running averages": (running, precise),
+        "GN + L1, than BN + L1 + L2": (precise, unsteadiness("constant", "GN + L1")),
+    }
 
 
 deep = at_best_rate("very_deep", "norm", "residual", "depth", chosen_on="test_accuracy")
@@ -377,7 +389,8 @@ COMPARED = {
     "d13": ("replicate", "−", {"": (replicate("GN + L1"), replicate("GN"))}),
     "d14": ("source", "−", against_both(source)),
     "d15": ("constant", "/", steadier("constant", "GN + L1", "BN + L1 + L2", "LN + L2")),
-    "d16": (
+    "d16": ("steadiness", "/", with_precise_statistics()),
+    "d17": (
         "replicate",
         "/",
         steadier("replicate", "GN + L1", "GN") | steadier("replicate", "BN + L1", "BN + L1 + L2"),
