@@ -873,6 +873,8 @@ def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExec
         preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
         context.set_forkserver_preload(preload)
     with ProcessPoolExecutor(jobs, context, _begin, (progress, _smoke_test())) as pool:
+        # All start with the first call: Python would not notice the death of a later one.
+        pool._safe_to_dynamically_spawn_children = False
         try:
             yield pool
         except BaseException:
@@ -917,7 +919,6 @@ def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> l
         with process_pool(len(experiments), progress) as pool:
             how = shared, directory
             tasks = [pool.submit(_fit_there, i, e, *how) for i, e in enumerate(experiments)]
-            pool.submit(os.getpid)  # Python notices a worker's death only from the next call on
             _watch(tasks, [e.label for e in experiments], progress)
             return [pickle.loads(task.result()) for task in tasks]
     finally:

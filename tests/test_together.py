@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 
@@ -123,6 +124,16 @@ def test_no_bar_where_none_is_asked_for(digits, monkeypatch, capsys):
     monkeypatch.setenv("PROGRESS", "none")
     fit(SHORT, digits)
     assert capsys.readouterr().err == ""
+
+
+@posix_signals
+def test_the_death_of_any_worker_is_noticed():
+    """Also of the last to start, whose start Python's pool may not have taken note of."""
+    with pytest.raises(BrokenProcessPool), utils.process_pool(3) as pool:
+        tasks = [pool.submit(time.sleep, 3_600) for _ in range(3)]
+        max(children(), key=lambda p: p.pid).kill()
+        tasks[0].result(timeout=60)
+    assert not children()
 
 
 @pytest.mark.parametrize("asked", ["1", "0"])
