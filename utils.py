@@ -465,6 +465,7 @@ def fit(
     return _train(make_bar, experiment, data, directory, device, network, name)
 
 
+@torch.enable_grad()  # also afterwards, if an interrupt comes while predict has them switched off
 def _train(open_bar, experiment, data, directory, device, network=None, name=None) -> Run:
     """``fit``, with a function that opens the bar to count the steps on."""
     if _smoke_test():

@@ -220,6 +220,14 @@ def test_an_interrupt_passes_through_and_every_finished_epoch_is_kept(
     assert same(fit(experiment, digits, tmp_path), fit(experiment, digits))
 
 
+def test_gradients_are_on_after_an_interrupt_at_the_worst_moment(digits, monkeypatch):
+    """``predict`` has switched them off, and is about to switch them on again."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.no_grad, "__exit__", lambda *_: interrupt())
+        fit(SHORT, digits)
+    assert torch.is_grad_enabled()
+
+
 def fit_and_be_killed(*args):
     """In a process of its own: in the second epoch, at its fourth step."""
     nn.functional.cross_entropy = at_call(12, lambda: os.kill(os.getpid(), signal.SIGKILL))
