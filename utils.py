@@ -9,7 +9,6 @@ tested in seconds.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import io
 import math
@@ -26,8 +25,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +36,6 @@ import psutil
 import torch
 import torch.nn.functional as F
 import tqdm.auto
-import tqdm.std
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 from scipy.stats import binomtest
@@ -462,12 +459,11 @@ def fit(
             "A network of your own needs a name with a directory: add name='my network, 1', and "
             "change it whenever you change the network."
         )
-    return _train(make_bar, experiment, data, directory, device, network, name)
+    return _train(experiment, data, directory, device, network, name)
 
 
 @torch.enable_grad()  # also afterwards, if an interrupt comes while predict has them switched off
-def _train(open_bar, experiment, data, directory, device, network=None, name=None) -> Run:
-    """``fit``, with a function that opens the bar to count the steps on."""
+def _train(experiment, data, directory, device, network, name) -> Run:
     if _smoke_test():
         experiment, directory = replace(experiment, epochs=min(3, experiment.epochs)), None
     place = pick_device(device)
@@ -487,7 +483,7 @@ def _train(open_bar, experiment, data, directory, device, network=None, name=Non
         checkpoint = Checkpoint(directory, run, optimizer, scheduler, data, name)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
-    with open_bar(experiment.label, experiment.epochs * steps, len(run.history) * steps) as bar:
+    with make_bar(experiment.label, experiment.epochs * steps, len(run.history) * steps) as bar:
         while not run.finished:
             start = time.perf_counter()
             row = train_epoch(run, data.train, optimizer, scheduler, bar) | measure(run, data)
@@ -519,11 +515,8 @@ def fit_together(
     if pick_device(device).type == "cpu":
         try:
             return _side_by_side(experiments, data, directory)
-        except (OSError, EOFError, ImportError, NotImplementedError, BrokenProcessPool) as error:
-            print(
-                f"Processes could not start, or one was killed ({error}): training one experiment "
-                f"after another."
-            )
+        except (OSError, EOFError, ImportError, NotImplementedError, BrokenExecutor) as error:
+            print(f"A process could not start, or died ({error}): one experiment after another.")
     return [fit(experiment, data, directory, device) for experiment in experiments]
 
 
@@ -653,13 +646,10 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name or there[0])
 
 
-def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.std.tqdm:
-    """A bar with the time left: a widget in a notebook, text in a terminal.
-
-    ``PROGRESS=text`` in the environment asks for text everywhere, ``PROGRESS=none`` for no bar.
-    """
-    wish = os.environ.get("PROGRESS")
-    kind = tqdm.std.tqdm if wish == "text" else tqdm.auto.tqdm
+def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.tqdm:
+    """A bar with the time left: a widget in a notebook, text in a terminal."""
+    wish = os.environ.get("PROGRESS")  # "text": no widget; "none": no bar
+    kind = {"text": tqdm.tqdm, "row": _Row}.get(wish, tqdm.auto.tqdm)
     how = {"mininterval": 0.3, "miniters": 1, "disable": wish == "none"}
     return kind(desc=label, total=total, initial=done, unit=unit, **how)
 
@@ -861,19 +851,17 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExecutor]:
+def process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """``jobs`` processes with one torch thread each and no bars, to be used in a ``with`` block.
 
     They end with this process, however it ends, and at once where the block is left by an
-    exception, a Ctrl-C included. ``progress`` is memory that they can write to.
+    exception, a Ctrl-C included.
     """
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
     # done nothing but import: that starts at once, and holds the libraries in memory once.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
-        context.set_forkserver_preload(preload)
-    with ProcessPoolExecutor(jobs, context, _begin, (progress, _smoke_test())) as pool:
+    context.set_forkserver_preload("torch matplotlib.pyplot scipy.stats sklearn.datasets".split())
+    with ProcessPoolExecutor(jobs, context, _begin, (_smoke_test(),)) as pool:
         # All start with the first call: Python would not notice the death of a later one.
         pool._safe_to_dynamically_spawn_children = False
         try:
@@ -884,64 +872,60 @@ def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExec
             raise
 
 
-def _begin(progress: Sequence, smoke_test: bool) -> None:
+def _begin(smoke_test: bool) -> None:
     """In a new worker, whose environment may be older than its parent's."""
-    global _progress
-    _progress, parent = progress, multiprocessing.parent_process()
+    parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ |= {"PROGRESS": "none", "SMOKE_TEST": str(int(smoke_test))}
     torch.set_num_threads(1)
 
 
-class _Progress(ctypes.Structure):
-    """A run's bar in its worker: numbers and text in memory that the parent reads and draws."""
-
-    _fields_ = [("n", ctypes.c_int64), ("total", ctypes.c_int64), ("text", ctypes.c_char * 80)]
-
-    def begin(self, label: str, total: int, done: int):
-        self.n, self.total = done, total
-        return contextlib.nullcontext(self)
-
-    def update(self) -> None:
-        self.n += 1
-
-    def set_postfix_str(self, text: str) -> None:
-        self.text = text.encode()
-
-
 def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> list[Run]:
     """``fit_together`` in processes. They map a file of the data, so that it is in memory once."""
-    shared = _beside(Path(tempfile.gettempdir()) / "lesson-data")
-    progress = multiprocessing.RawArray(_Progress, len(experiments))
+    shared = _beside(Path(tempfile.gettempdir()) / "lesson")
     try:
-        with shared.open("xb") as file:
-            torch.save(data, file)
-        with process_pool(len(experiments), progress) as pool:
+        shared.mkdir()
+        torch.save(data, shared / "data")
+        rows = np.memmap(shared / "rows", _Row.DTYPE, "w+", shape=len(experiments))
+        with process_pool(len(experiments)) as pool:
             how = shared, directory
             tasks = [pool.submit(_fit_there, i, e, *how) for i, e in enumerate(experiments)]
-            _watch(tasks, [e.label for e in experiments], progress)
+            _draw(rows, [e.label for e in experiments], tasks)
             return [pickle.loads(task.result()) for task in tasks]
     finally:
-        shared.unlink(missing_ok=True)
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 def _fit_there(i: int, experiment: Experiment, shared: Path, directory) -> bytes:
-    data = torch.load(shared, mmap=True, weights_only=False)
-    return pickle.dumps(_train(_progress[i].begin, experiment, data, directory, "cpu"))  # by value
+    os.environ["PROGRESS"], _Row.row = "row", np.memmap(shared / "rows", _Row.DTYPE)[i]
+    data = torch.load(shared / "data", mmap=True, weights_only=False)
+    return pickle.dumps(fit(experiment, data, directory, "cpu"))  # by value
 
 
-def _watch(tasks: Sequence, labels: Sequence[str], progress: Sequence[_Progress]) -> None:
-    """Draws a bar for each run until all are done, or one of them fails."""
+class _Row(tqdm.tqdm):
+    """A bar in a worker. Its parent reads from a file what it would show, and draws it."""
+
+    row = None
+    DTYPE = [("n", int), ("total", int), ("text", "U80")]
+
+    def display(self) -> None:
+        self.row["n"], self.row["total"], self.row["text"] = self.n, self.total, self.postfix or ""
+
+    close = display
+
+
+def _draw(rows: np.ndarray, labels: Sequence[str], tasks: Sequence) -> None:
+    """Draws a bar for each run, once all have begun, until all are done or one of them fails."""
     with contextlib.ExitStack() as stack:
-        bars = [stack.enter_context(make_bar(label, None)) for label in labels]
+        bars = []
         while tasks:
             done, tasks = wait(tasks, timeout=0.5)
-            for bar, run in zip(bars, progress, strict=True):
-                if run.total and not bar.total:  # it has begun
-                    bar.reset(run.total)
-                    bar.initial = run.n
-                bar.n = run.n
-                bar.set_postfix_str(run.text.decode())
+            if not bars and rows["total"].all():
+                opened = map(make_bar, labels, rows["total"].tolist(), rows["n"].tolist())
+                bars = [stack.enter_context(bar) for bar in opened]
+            for bar, (n, _, text) in zip(bars, rows.tolist(), strict=False):
+                bar.n = n
+                bar.set_postfix_str(text)
             for task in done:
                 task.result()
