@@ -9,7 +9,6 @@ tested in seconds.
 """
 
 import contextlib
-import hashlib
 import io
 import math
 import multiprocessing
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
@@ -452,7 +450,7 @@ def fit(
 
     Raises:
         Diverged: when the loss is no longer finite.
-        CheckpointError: when a checkpoint cannot be read or written. None is overwritten then.
+        RuntimeError: when a checkpoint cannot be read or written. None is overwritten then.
     """
     if network is not None and directory is not None and not name:
         raise ValueError(
@@ -783,10 +781,6 @@ def _beside(path: Path) -> Path:
     return mine
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read or written; the message says which one and what to do."""
-
-
 class Checkpoint:
     """A run's state and history, in a file that is whole at any moment.
 
@@ -795,37 +789,28 @@ class Checkpoint:
 
     def __init__(self, directory, run: Run, optimizer, scheduler, data: Data, network: str | None):
         self.parts = {"model": run.model, "optimizer": optimizer, "scheduler": scheduler}
-        layers = str(run.model), _parameter(run.model).dtype, network
+        layers = str(run.model), next(run.model.parameters()).dtype, network
         scales = [(part.mean, part.std) for part in data.parts().values()]
         self.identity = repr((RECIPE, run.experiment, *layers, data.fingerprint(), scales))
-        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
-        name = f"{run.experiment.label}-seed{run.experiment.seed}-{digest}.pt".replace(" ", "")
+        digest = zlib.crc32(self.identity.encode())
+        name = f"{run.experiment.label}-seed{run.experiment.seed}-{digest:08x}.pt".replace(" ", "")
         self.path = Path(directory).expanduser().resolve() / name
 
     def load(self) -> list[dict]:
         """Brings the parts to where the file left them; gives the history, empty without a file."""
-        folder, drive = self.path.parent, Path("/content/drive")
+        drive = Path("/content/drive")
         if drive in self.path.parents and not os.path.ismount(drive):
-            raise CheckpointError(f"{folder}: mount your Drive first, or choose another folder.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()  # fails now, not after an epoch
-        except OSError as error:
-            raise CheckpointError(
-                f"Checkpoints cannot be kept in {folder} ({error.strerror}): choose another folder."
-            ) from error
+            raise RuntimeError(f"{self.path}: mount your Drive first, or choose another folder.")
         if not self.path.exists():
-            return []
+            self.save([])  # if it cannot be written, this is said now
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                whole = archive.testzip() is None  # torch.load compares no checksums
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # zipfile and torch.load raise a dozen kinds between them
-            whole = False
-        if not whole or state["identity"] != self.identity:
-            raise CheckpointError(
+            if state["identity"] != self.identity:
+                raise ValueError("another run's")
+        except Exception as error:  # torch.load raises a dozen kinds
+            raise RuntimeError(
                 f"{self.path} is damaged or another run's: move it away to train from the start."
-            )
+            ) from error
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["history"]
@@ -842,12 +827,13 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
         except OSError as error:
-            raise CheckpointError(
+            raise RuntimeError(
                 f"{self.path} could not be written ({error.strerror}): make room, or choose "
                 f"another folder."
             ) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # most often, it is no longer there
+                beside.unlink()
 
 
 @contextlib.contextmanager
