@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -130,7 +129,7 @@ def load_data(name: str = "mnist") -> Data:
     digits take MNIST's place, and a line says so.
 
     Raises:
-        DataError: where a file is not the published one, or Fashion-MNIST cannot be had.
+        RuntimeError: where a file is not the published one, or Fashion-MNIST cannot be had.
     """
     if name not in ("digits", *SOURCES):
         raise ValueError(f"Unknown data set {name!r}: use 'mnist', 'fashion' or 'digits'.")
@@ -652,66 +651,45 @@ def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.
     return kind(desc=label, total=total, initial=done, unit=unit, **how)
 
 
-class DataError(RuntimeError):
-    """The data cannot be used; the message says why and what to do."""
-
-
-class Source(NamedTuple):
-    """A data set of torchvision's."""
-
-    name: str
-    kind: str  # torchvision's class, after which it names the folder
-    mean: float
-    std: float
-    checksum: str  # the last part of its fingerprint
-
-    def raw(self, root: Path) -> Path:
-        return root / self.kind / "raw"
-
-
+# Name, torchvision's class, mean and standard deviation, the last part of the fingerprint
 SOURCES = {
-    "mnist": Source("MNIST", "MNIST", MEAN, STD, "3528fddb"),
-    "fashion": Source("Fashion-MNIST", "FashionMNIST", 0.2860, 0.3530, "c9293d1e"),
+    "mnist": ("MNIST", "MNIST", MEAN, STD, "3528fddb"),
+    "fashion": ("Fashion-MNIST", "FashionMNIST", 0.2860, 0.3530, "c9293d1e"),
 }
 
 
 def _find_or_download(name: str) -> Data:
-    source, variable, folder = SOURCES[name], f"{name.upper()}_ROOT", REPOSITORY / "data"
-    if asked_for := os.environ.get(variable):
-        root = Path(asked_for).expanduser()
-        if source.raw(root).exists():
-            return _read(source, root)
-        print(f"${variable} has no {source.kind}/raw in it.")
-    problem = "" if source.raw(folder).exists() else _download(source, folder)
+    title, kind, *known = SOURCES[name]
+    variable, folder = f"{name.upper()}_ROOT", REPOSITORY / "data"
+    for root in (Path(os.environ.get(variable, folder)).expanduser(), folder):
+        if (root / kind / "raw").exists():
+            return _read(root / kind / "raw", title, *known)
+    print(f"{title} is neither in ${variable} nor in {folder.name}/: downloading it.")
+    problem = _download(kind, folder)
     if not problem:
-        return _read(source, folder)
-    problem = f"{source.name} could not be downloaded ({problem}): "
+        return _read(folder / kind / "raw", title, *known)
+    problem = f"{title} could not be downloaded ({problem}): "
     if name != "mnist":
-        raise DataError(f"{problem}set ${variable} to a folder with {source.kind}/raw in it.")
-    print(
-        f"{problem}using scikit-learn's 1,797 scanned digits instead. Everything runs, but "
-        f"accuracies are lower and far noisier than the lesson's."
-    )
+        raise RuntimeError(f"{problem}set ${variable} to a folder with {kind}/raw in it.")
+    print(f"{problem}using scikit-learn's 1,797 scanned digits: less accurate, noisier.")
     return _scanned_digits()
 
 
-def _read(source: Source, root: Path) -> Data:
-    def numbers(name: str, head: int) -> Tensor:
-        return torch.from_numpy(np.fromfile(source.raw(root) / name, np.uint8, offset=head))
+def _read(folder: Path, title: str, mean: float, std: float, checksum: str) -> Data:
+    def images(part: str) -> Images:
+        x = np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8, offset=16)
+        y = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)
+        x, y = torch.from_numpy(x).view(-1, 1, 28, 28), torch.from_numpy(y).long()
+        return Images(x, y, mean, std)
 
-    parts = []
     try:
-        for part in ("train", "t10k"):
-            x = numbers(f"{part}-images-idx3-ubyte", 16).view(-1, 1, 28, 28)
-            y = numbers(f"{part}-labels-idx1-ubyte", 8).long()
-            parts.append(Images(x, y, source.mean, source.std))
-        data = Data(source.name, *parts)
-        if not data.fingerprint().endswith(source.checksum):
+        data = Data(title, images("train"), images("t10k"))
+        if not data.fingerprint().endswith(checksum):
             raise ValueError("the checksum differs")
     except (OSError, RuntimeError, ValueError) as error:  # missing, a folder, cut short, …
-        raise DataError(
-            f"{source.raw(root)} does not have the published files ({error}): move it away to "
-            f"download them, or put good ones there."
+        raise RuntimeError(
+            f"{folder} does not have the published files ({error}): move it away to download "
+            f"them, or put good ones there."
         ) from error
     return data
 
@@ -727,11 +705,11 @@ def _scanned_digits() -> Data:
     return Data("scikit-learn digits", train, test)
 
 
-DOWNLOAD_SECONDS = 300  # for each of torchvision's mirrors, which has no limit of its own
-# In a process of its own, which can be ended. It ends with this one, which holds its input open.
+# In a process of its own, which can be ended, and ends with the one whose number it is given.
 _DOWNLOAD = """
-import os, socket, sys, threading, torchvision
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+import os, psutil, socket, sys, threading, torchvision
+parent = psutil.Process(int(sys.argv[4]))
+threading.Thread(target=lambda: (parent.wait(), os._exit(1)), daemon=True).start()
 socket.setdefaulttimeout(15)
 kind = getattr(torchvision.datasets, sys.argv[1])
 kind.mirrors = [sys.argv[2]]
@@ -739,19 +717,17 @@ kind(sys.argv[3], download=True)
 """
 
 
-def _download(source: Source, folder: Path) -> str:
+def _download(kind: str, folder: Path) -> str:
     """Downloads beside ``folder`` and moves it in once complete. Gives the reason if it fails."""
     from torchvision import datasets
 
-    print(f"Downloading {source.name} to {folder.name}/.")
     fresh = _beside(folder / ".download")
     try:
         fresh.mkdir(parents=True)
-        mirrors = getattr(datasets, source.kind).mirrors
-        if not any(_gives(mirror, source.kind, fresh) for mirror in mirrors):
+        if not any(_gives(mirror, kind, fresh) for mirror in getattr(datasets, kind).mirrors):
             return "no mirror has it"
         with contextlib.suppress(OSError):  # another process has just done the same
-            os.rename(fresh / source.kind, folder / source.kind)
+            os.rename(fresh / kind, folder / kind)
         return ""
     except OSError as error:
         return f"{folder.name}/: {error.strerror}"
@@ -760,14 +736,12 @@ def _download(source: Source, folder: Path) -> str:
 
 
 def _gives(mirror: str, kind: str, folder: Path) -> bool:
-    command, nowhere = [sys.executable, "-c", _DOWNLOAD, kind, mirror, folder], subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere) as child:
-        try:
-            return child.wait(DOWNLOAD_SECONDS) == 0
-        except subprocess.TimeoutExpired:
-            return False
-        finally:
-            child.kill()
+    command = [sys.executable, "-c", _DOWNLOAD, kind, mirror, folder, str(os.getpid())]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:  # torchvision has no limit of its own
+        return subprocess.run(command, timeout=300, **quiet).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _beside(path: Path) -> Path:
