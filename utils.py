@@ -9,8 +9,6 @@ tested in seconds.
 """
 
 import contextlib
-import ctypes
-import hashlib
 import io
 import math
 import multiprocessing
@@ -23,14 +21,11 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,9 +33,6 @@ import psutil
 import torch
 import torch.nn.functional as F
 import tqdm.auto
-import tqdm.std
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -70,12 +62,10 @@ class Images:
 
     def __post_init__(self):
         x, y = self.x, self.y
-        if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 1:
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 1:
             raise ValueError("x must be a uint8 tensor of shape (N, 1, H, W), pixels of 0..255.")
-        if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != x.shape[:1]:
-            raise ValueError(f"y must be an int64 tensor of {len(x)} labels, one per image.")
-        if len(y) and not 0 <= y.min() <= y.max() <= 9:
-            raise ValueError(f"The labels must lie in 0..9, not in {y.min()}..{y.max()}.")
+        if y.dtype != torch.int64 or y.shape != x.shape[:1] or ((y < 0) | (y > 9)).any():
+            raise ValueError(f"y must be an int64 tensor of {len(x)} labels in 0..9, one an image.")
         if not (0 <= self.mean <= 1 and 0 < self.std <= 1):
             raise ValueError("mean and std must be those of the pixels scaled to [0, 1].")
 
@@ -135,7 +125,7 @@ def load_data(name: str = "mnist") -> Data:
     digits take MNIST's place, and a line says so.
 
     Raises:
-        DataError: where a file is not the published one, or Fashion-MNIST cannot be had.
+        RuntimeError: where a file is not the published one, or Fashion-MNIST cannot be had.
     """
     if name not in ("digits", *SOURCES):
         raise ValueError(f"Unknown data set {name!r}: use 'mnist', 'fashion' or 'digits'.")
@@ -155,14 +145,10 @@ def _stratified(images: Images, size: int, seed: int = 0) -> tuple[Images, Image
 
 def split_validation(data: Data, size: int = 5_000, seed: int = 0) -> Data:
     """Takes ``size`` images of the training set, stratified by digit, for choosing settings on."""
-    classes, total = len(data.train.y.unique()), len(data.train)
+    if not isinstance(size, int | np.integer):
+        raise TypeError(f"size = {size!r}: use a whole number, of images.")
     if _smoke_test():
-        size = min(size, total // 5)
-    if not isinstance(size, int | np.integer) or not classes <= size <= total - classes:
-        raise ValueError(
-            f"size = {size!r}: both parts need images of all {classes} digits, so use a whole "
-            f"number from {classes} to {total - classes}."
-        )
+        size = min(size, len(data.train) // 5)
     val, train = _stratified(data.train, size, seed)
     return Data(data.name, train, data.test, val)
 
@@ -354,8 +340,8 @@ def train_epoch(run: Run, images: Images, optimizer, scheduler, bar) -> dict:
     model, experiment, epoch = run.model, run.experiment, len(run.history) + 1
     torch.manual_seed(seed_of(experiment, epoch))  # for dropout
     model.train()
-    dtype = _parameter(model).dtype
-    measured, waiting, sizes = [], [], []
+    dtype = next(model.parameters()).dtype
+    measured, sizes = [], []
     for x, y in batches(images, experiment, epoch):
         logits = model(x.to(dtype))
         data_loss = F.cross_entropy(logits, y)
@@ -366,15 +352,13 @@ def train_epoch(run: Run, images: Images, optimizer, scheduler, bar) -> dict:
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
         hits = (logits.argmax(dim=1) == y).sum()
-        # A GPU works ahead of Python. Asking it for a number makes both wait, so ask rarely.
-        waiting.append(torch.stack([loss.detach(), data_loss.detach(), hits]))
+        # A GPU works ahead of Python. Asking it for a number makes both wait, so ask at the end.
+        measured.append(torch.stack([loss.detach(), data_loss.detach(), hits]))
         sizes.append(len(y))
-        if len(waiting) == 20 or sum(sizes) == len(images):
-            measured += torch.stack(waiting).tolist()
-            waiting.clear()
-            for step, (total, *_) in enumerate(measured, start=1):
-                check_finite(run, step, total)
         bar.update()
+    measured = torch.stack(measured).tolist()
+    for step, (total, *_) in enumerate(measured, start=1):
+        check_finite(run, step, total)
     running_loss = sum(m[1] * size for m, size in zip(measured, sizes, strict=True)) / len(images)
     running_accuracy = sum(hits for *_, hits in measured) / len(images)
     running = {"running_loss": running_loss, "running_accuracy": running_accuracy}
@@ -401,14 +385,13 @@ def measure(run: Run, data: Data) -> dict:
     few = data.train[:: -(-len(data.train) // 5_000)]  # the same ones after each epoch
     row = {}
     for name, images in {"train": few, "val": data.val, "test": data.test}.items():
-        row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(run.model, images)
+        scores = evaluate(run.model, images) if images else (math.nan, math.nan)
+        row[f"{name}_loss"], row[f"{name}_accuracy"] = scores
     return row | {"l1": l1_loss(run.model).item(), "l2": l2_loss(run.model).item()}
 
 
-def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in 0..1, in eval mode; NaN where images is None."""
-    if images is None:
-        return float("nan"), float("nan")
+def evaluate(model: nn.Module, images: Images) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in 0..1, in eval mode."""
     logits = predict(model, images)
     correct = (logits.argmax(dim=1) == images.y).sum().item()
     return F.cross_entropy(logits.float(), images.y).item(), correct / len(images)
@@ -417,18 +400,13 @@ def evaluate(model: nn.Module, images: Images | None) -> tuple[float, float]:
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int = 1_000) -> Tensor:
     """The model's logits (N, 10) in eval mode, on the images' device. The model stays as it is."""
-    like = _parameter(model)
+    like = next(model.parameters())  # whose dtype and device the images should have
     with eval_mode(model):
         logits = [
             model(((x.to(like.device).float() / 255 - images.mean) / images.std).to(like.dtype))
             for x in images.x.split(batch_size)
         ]
     return torch.cat(logits).to(images.y.device)
-
-
-def _parameter(model: nn.Module) -> Tensor:
-    """One of the model's parameters, which has the dtype and the device that its input should."""
-    return next(model.parameters(), torch.zeros(0, **_PLAIN))
 
 
 def fit(
@@ -455,18 +433,15 @@ def fit(
 
     Raises:
         Diverged: when the loss is no longer finite.
-        CheckpointError: when a checkpoint cannot be read or written. None is overwritten then.
+        RuntimeError: when a checkpoint cannot be read or written. None is overwritten then.
     """
     if network is not None and directory is not None and not name:
-        raise ValueError(
-            "A network of your own needs a name with a directory: add name='my network, 1', and "
-            "change it whenever you change the network."
-        )
-    return _train(make_bar, experiment, data, directory, device, network, name)
+        raise ValueError("Your network needs a name with a directory: add name='my network, 1'.")
+    return _train(experiment, data, directory, device, network, name)
 
 
-def _train(open_bar, experiment, data, directory, device, network=None, name=None) -> Run:
-    """``fit``, with a function that opens the bar to count the steps on."""
+@torch.enable_grad()  # also afterwards, if an interrupt comes while predict has them switched off
+def _train(experiment, data, directory, device, network, name) -> Run:
     if _smoke_test():
         experiment, directory = replace(experiment, epochs=min(3, experiment.epochs)), None
     place = pick_device(device)
@@ -486,7 +461,7 @@ def _train(open_bar, experiment, data, directory, device, network=None, name=Non
         checkpoint = Checkpoint(directory, run, optimizer, scheduler, data, name)
         run.history.epochs = checkpoint.load()
     data = data.to(place)
-    with open_bar(experiment.label, experiment.epochs * steps, len(run.history) * steps) as bar:
+    with make_bar(experiment.label, experiment.epochs * steps, len(run.history) * steps) as bar:
         while not run.finished:
             start = time.perf_counter()
             row = train_epoch(run, data.train, optimizer, scheduler, bar) | measure(run, data)
@@ -518,11 +493,8 @@ def fit_together(
     if pick_device(device).type == "cpu":
         try:
             return _side_by_side(experiments, data, directory)
-        except (OSError, EOFError, ImportError, NotImplementedError, BrokenProcessPool) as error:
-            print(
-                f"Processes could not start, or one was killed ({error}): training one experiment "
-                f"after another."
-            )
+        except (OSError, EOFError, ImportError, NotImplementedError, BrokenExecutor) as error:
+            print(f"A process could not start, or died ({error}): one experiment after another.")
     return [fit(experiment, data, directory, device) for experiment in experiments]
 
 
@@ -530,17 +502,11 @@ def fit_together(
 
 # One colour per norm, the same in every figure of the course. Colour-blind readers can tell them
 # apart (Okabe and Ito's palette).
-NORM_COLORS = {
-    "BN": "#0072B2",
-    "LN": "#E69F00",
-    "GN": "#009E73",
-    "IN": "#CC79A7",
-    "none": "#666666",
-}
+NORM_COLORS = dict(BN="#0072B2", LN="#E69F00", GN="#009E73", IN="#CC79A7", none="#666666")
 LINE_STYLES = {"": ":", "L1": "-", "L2": "--", "L1 + L2": "-."}  # by penalty
 
 
-def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
+def plot_curves(histories: Sequence[History], title: str = "") -> plt.Figure:
     """Train and test accuracy and loss over the epochs: norms by colour, penalties by dashes.
 
     The axes are logarithmic, in the share of mistakes and in the loss: halving either is one step
@@ -564,9 +530,9 @@ def plot_curves(histories: Sequence[History], title: str = "") -> Figure:
 
     accuracy, loss = axes[:, 0]
     accuracy.set_yscale("function", functions=(steps_up, lambda steps: 100.1 - 10.0**-steps))
-    accuracy.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
+    accuracy.yaxis.set_major_locator(plt.FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 100]))
     loss.set_yscale("log")
-    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     loss.yaxis.set_minor_formatter("")
     for ax in (accuracy, loss):
         ax.yaxis.set_major_formatter("{x:g}")
@@ -582,9 +548,7 @@ def most_confident_errors(logits: Tensor, labels: Tensor) -> Tensor:
     return wrong[sureness[wrong].argsort(descending=True)]
 
 
-def shared_and_own_errors(
-    logits: dict[str, Tensor], labels: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def shared_and_own_errors(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, dict]:
     """Which images every model gets wrong, and which only one does, by the model's name."""
     wrong = {name: _wrong(z, labels) for name, z in logits.items()}
     count = torch.stack(list(wrong.values())).sum(dim=0)
@@ -598,7 +562,7 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(dim=1) != labels
 
 
-def plot_normalization_axes() -> Figure:
+def plot_normalization_axes() -> plt.Figure:
     """What is normalized together: the N x C x HW cubes of BN, LN, IN and GN (in two groups).
 
     The coloured cells share one mean and one variance; after the figure in arXiv 1803.08494,
@@ -611,7 +575,8 @@ def plot_normalization_axes() -> Figure:
         "IN": "one channel\nof one image",
         "GN": "half of the channels\nof one image",
     }
-    figure, cubes = plt.subplots(1, 4, figsize=(12, 3.9), subplot_kw={"projection": "3d"})
+    with plt.rc_context({"axes.labelpad": -12}):
+        figure, cubes = plt.subplots(1, 4, figsize=(12, 3.9), subplot_kw={"projection": "3d"})
     for ax, (norm, axes) in zip(cubes, AXES.items(), strict=True):
         together = np.zeros((n, groups, c // groups, hw), dtype=bool)
         # The first set of each: all indices along its axes, 0 along the others.
@@ -619,11 +584,8 @@ def plot_normalization_axes() -> Figure:
         colors = np.where(together.reshape(n, c, hw), NORM_COLORS[norm], "#f4f4f4")
         ax.voxels(np.ones((n, c, hw)), facecolors=colors, edgecolor="#555555", linewidth=0.5)
         ax.set_title(f"{norm}\n{captions[norm]}", fontsize=11, y=0.98)
-        ax.set_xlabel("images N", labelpad=-12)
-        ax.set_ylabel("channels C", labelpad=-12)
-        ax.set_zlabel("pixels H, W", labelpad=-12)
-        ax.set(xticks=[], yticks=[], zticks=[])
-        ax.set_box_aspect((n, c, hw))
+        ax.set(xlabel="images N", ylabel="channels C", zlabel="pixels H, W")
+        ax.set(xticks=[], yticks=[], zticks=[], box_aspect=(n, c, hw))
         ax.view_init(elev=22, azim=-128)
     figure.suptitle("Coloured: the numbers that share one mean and one variance")
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.03, top=0.78, wspace=0.1)
@@ -646,83 +608,56 @@ def _smoke_test() -> bool:
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or else the first of CUDA, Apple's MPS and the CPU that is there."""
     there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    there.append("cpu")
-    if name is not None and str(name).split(":")[0] not in there:
-        raise ValueError(f"device = {name!r}: this machine has only {', '.join(there)}.")
-    return torch.device(name or there[0])
+    return torch.device(name or [*there, "cpu"][0])
 
 
-def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.std.tqdm:
-    """A bar with the time left: a widget in a notebook, text in a terminal.
-
-    ``PROGRESS=text`` in the environment asks for text everywhere, ``PROGRESS=none`` for no bar.
-    """
-    wish = os.environ.get("PROGRESS")
-    kind = tqdm.std.tqdm if wish == "text" else tqdm.auto.tqdm
+def make_bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm.tqdm:
+    """A bar with the time left: a widget in a notebook, text in a terminal."""
+    wish = os.environ.get("PROGRESS")  # "text": no widget; "none": no bar
+    kind = {"text": tqdm.tqdm, "row": _Row}.get(wish, tqdm.auto.tqdm)
     how = {"mininterval": 0.3, "miniters": 1, "disable": wish == "none"}
     return kind(desc=label, total=total, initial=done, unit=unit, **how)
 
 
-class DataError(RuntimeError):
-    """The data cannot be used; the message says why and what to do."""
-
-
-class Source(NamedTuple):
-    """A data set of torchvision's."""
-
-    name: str
-    kind: str  # torchvision's class, after which it names the folder
-    mean: float
-    std: float
-    checksum: str  # the last part of its fingerprint
-
-    def raw(self, root: Path) -> Path:
-        return root / self.kind / "raw"
-
-
+# Name, torchvision's class, mean and standard deviation, the last part of the fingerprint
 SOURCES = {
-    "mnist": Source("MNIST", "MNIST", MEAN, STD, "3528fddb"),
-    "fashion": Source("Fashion-MNIST", "FashionMNIST", 0.2860, 0.3530, "c9293d1e"),
+    "mnist": ("MNIST", "MNIST", MEAN, STD, "3528fddb"),
+    "fashion": ("Fashion-MNIST", "FashionMNIST", 0.2860, 0.3530, "c9293d1e"),
 }
 
 
 def _find_or_download(name: str) -> Data:
-    source, variable, folder = SOURCES[name], f"{name.upper()}_ROOT", REPOSITORY / "data"
-    if asked_for := os.environ.get(variable):
-        root = Path(asked_for).expanduser()
-        if source.raw(root).exists():
-            return _read(source, root)
-        print(f"${variable} has no {source.kind}/raw in it.")
-    problem = "" if source.raw(folder).exists() else _download(source, folder)
+    title, kind, *known = SOURCES[name]
+    variable, folder = f"{name.upper()}_ROOT", REPOSITORY / "data"
+    for root in (Path(os.environ.get(variable, folder)).expanduser(), folder):
+        if (root / kind / "raw").exists():
+            return _read(root / kind / "raw", title, *known)
+    print(f"{title} is neither in ${variable} nor in {folder.name}/: downloading it.")
+    problem = _download(kind, folder)
     if not problem:
-        return _read(source, folder)
-    problem = f"{source.name} could not be downloaded ({problem}): "
+        return _read(folder / kind / "raw", title, *known)
+    problem = f"{title} could not be downloaded ({problem}): "
     if name != "mnist":
-        raise DataError(f"{problem}set ${variable} to a folder with {source.kind}/raw in it.")
-    print(
-        f"{problem}using scikit-learn's 1,797 scanned digits instead. Everything runs, but "
-        f"accuracies are lower and far noisier than the lesson's."
-    )
+        raise RuntimeError(f"{problem}set ${variable} to a folder with {kind}/raw in it.")
+    print(f"{problem}using scikit-learn's 1,797 scanned digits: less accurate, noisier.")
     return _scanned_digits()
 
 
-def _read(source: Source, root: Path) -> Data:
-    def numbers(name: str, head: int) -> Tensor:
-        return torch.from_numpy(np.fromfile(source.raw(root) / name, np.uint8, offset=head))
+def _read(folder: Path, title: str, mean: float, std: float, checksum: str) -> Data:
+    def images(part: str) -> Images:
+        x = np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8, offset=16)
+        y = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)
+        x, y = torch.from_numpy(x).view(-1, 1, 28, 28), torch.from_numpy(y).long()
+        return Images(x, y, mean, std)
 
-    parts = []
     try:
-        for part in ("train", "t10k"):
-            x = numbers(f"{part}-images-idx3-ubyte", 16).view(-1, 1, 28, 28)
-            y = numbers(f"{part}-labels-idx1-ubyte", 8).long()
-            parts.append(Images(x, y, source.mean, source.std))
-        data = Data(source.name, *parts)
-        if not data.fingerprint().endswith(source.checksum):
+        data = Data(title, images("train"), images("t10k"))
+        if not data.fingerprint().endswith(checksum):
             raise ValueError("the checksum differs")
     except (OSError, RuntimeError, ValueError) as error:  # missing, a folder, cut short, …
-        raise DataError(
-            f"{source.raw(root)} does not have the published files ({error}): move it away to "
-            f"download them, or put good ones there."
+        raise RuntimeError(
+            f"{folder} does not have the published files ({error}): move it away to download "
+            f"them, or put good ones there."
         ) from error
     return data
 
@@ -738,11 +673,11 @@ def _scanned_digits() -> Data:
     return Data("scikit-learn digits", train, test)
 
 
-DOWNLOAD_SECONDS = 300  # for each of torchvision's mirrors, which has no limit of its own
-# In a process of its own, which can be ended. It ends with this one, which holds its input open.
+# In a process of its own, which can be ended, and ends with the one whose number it is given.
 _DOWNLOAD = """
-import os, socket, sys, threading, torchvision
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+import os, psutil, socket, sys, threading, torchvision
+parent = psutil.Process(int(sys.argv[4]))
+threading.Thread(target=lambda: (parent.wait(), os._exit(1)), daemon=True).start()
 socket.setdefaulttimeout(15)
 kind = getattr(torchvision.datasets, sys.argv[1])
 kind.mirrors = [sys.argv[2]]
@@ -750,19 +685,17 @@ kind(sys.argv[3], download=True)
 """
 
 
-def _download(source: Source, folder: Path) -> str:
+def _download(kind: str, folder: Path) -> str:
     """Downloads beside ``folder`` and moves it in once complete. Gives the reason if it fails."""
     from torchvision import datasets
 
-    print(f"Downloading {source.name} to {folder.name}/.")
     fresh = _beside(folder / ".download")
     try:
         fresh.mkdir(parents=True)
-        mirrors = getattr(datasets, source.kind).mirrors
-        if not any(_gives(mirror, source.kind, fresh) for mirror in mirrors):
+        if not any(_gives(mirror, kind, fresh) for mirror in getattr(datasets, kind).mirrors):
             return "no mirror has it"
         with contextlib.suppress(OSError):  # another process has just done the same
-            os.rename(fresh / source.kind, folder / source.kind)
+            os.rename(fresh / kind, folder / kind)
         return ""
     except OSError as error:
         return f"{folder.name}/: {error.strerror}"
@@ -771,14 +704,12 @@ def _download(source: Source, folder: Path) -> str:
 
 
 def _gives(mirror: str, kind: str, folder: Path) -> bool:
-    command, nowhere = [sys.executable, "-c", _DOWNLOAD, kind, mirror, folder], subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere) as child:
-        try:
-            return child.wait(DOWNLOAD_SECONDS) == 0
-        except subprocess.TimeoutExpired:
-            return False
-        finally:
-            child.kill()
+    command = [sys.executable, "-c", _DOWNLOAD, kind, mirror, folder, str(os.getpid())]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:  # torchvision has no limit of its own
+        return subprocess.run(command, timeout=300, **quiet).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _beside(path: Path) -> Path:
@@ -792,10 +723,6 @@ def _beside(path: Path) -> Path:
     return mine
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read or written; the message says which one and what to do."""
-
-
 class Checkpoint:
     """A run's state and history, in a file that is whole at any moment.
 
@@ -804,37 +731,28 @@ class Checkpoint:
 
     def __init__(self, directory, run: Run, optimizer, scheduler, data: Data, network: str | None):
         self.parts = {"model": run.model, "optimizer": optimizer, "scheduler": scheduler}
-        layers = str(run.model), _parameter(run.model).dtype, network
+        layers = str(run.model), next(run.model.parameters()).dtype, network
         scales = [(part.mean, part.std) for part in data.parts().values()]
         self.identity = repr((RECIPE, run.experiment, *layers, data.fingerprint(), scales))
-        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
-        name = f"{run.experiment.label}-seed{run.experiment.seed}-{digest}.pt".replace(" ", "")
+        digest = zlib.crc32(self.identity.encode())
+        name = f"{run.experiment.label}-seed{run.experiment.seed}-{digest:08x}.pt".replace(" ", "")
         self.path = Path(directory).expanduser().resolve() / name
 
     def load(self) -> list[dict]:
         """Brings the parts to where the file left them; gives the history, empty without a file."""
-        folder, drive = self.path.parent, Path("/content/drive")
+        drive = Path("/content/drive")
         if drive in self.path.parents and not os.path.ismount(drive):
-            raise CheckpointError(f"{folder}: mount your Drive first, or choose another folder.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()  # fails now, not after an epoch
-        except OSError as error:
-            raise CheckpointError(
-                f"Checkpoints cannot be kept in {folder} ({error.strerror}): choose another folder."
-            ) from error
+            raise RuntimeError(f"{self.path}: mount your Drive first, or choose another folder.")
         if not self.path.exists():
-            return []
+            self.save([])  # if it cannot be written, this is said now
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                whole = archive.testzip() is None  # torch.load compares no checksums
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # zipfile and torch.load raise a dozen kinds between them
-            whole = False
-        if not whole or state["identity"] != self.identity:
-            raise CheckpointError(
+            if state["identity"] != self.identity:
+                raise ValueError("another run's")
+        except Exception as error:  # torch.load raises a dozen kinds
+            raise RuntimeError(
                 f"{self.path} is damaged or another run's: move it away to train from the start."
-            )
+            ) from error
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["history"]
@@ -851,28 +769,29 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
         except OSError as error:
-            raise CheckpointError(
+            raise RuntimeError(
                 f"{self.path} could not be written ({error.strerror}): make room, or choose "
                 f"another folder."
             ) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # most often, it is no longer there
+                beside.unlink()
 
 
 @contextlib.contextmanager
-def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExecutor]:
+def process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """``jobs`` processes with one torch thread each and no bars, to be used in a ``with`` block.
 
     They end with this process, however it ends, and at once where the block is left by an
-    exception, a Ctrl-C included. ``progress`` is memory that they can write to.
+    exception, a Ctrl-C included.
     """
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
     # done nothing but import: that starts at once, and holds the libraries in memory once.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        preload = ["torch", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets"]
-        context.set_forkserver_preload(preload)
-    with ProcessPoolExecutor(jobs, context, _begin, (progress, _smoke_test())) as pool:
+    context.set_forkserver_preload("torch matplotlib.pyplot scipy.stats sklearn.datasets".split())
+    with ProcessPoolExecutor(jobs, context, _begin, (_smoke_test(),)) as pool:
+        # All start with the first call: Python would not notice the death of a later one.
+        pool._safe_to_dynamically_spawn_children = False
         try:
             yield pool
         except BaseException:
@@ -881,65 +800,60 @@ def process_pool(jobs: int, progress: Sequence = ()) -> Iterator[ProcessPoolExec
             raise
 
 
-def _begin(progress: Sequence, smoke_test: bool) -> None:
+def _begin(smoke_test: bool) -> None:
     """In a new worker, whose environment may be older than its parent's."""
-    global _progress
-    _progress, parent = progress, multiprocessing.parent_process()
+    parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ |= {"PROGRESS": "none", "SMOKE_TEST": str(int(smoke_test))}
     torch.set_num_threads(1)
 
 
-class _Progress(ctypes.Structure):
-    """A run's bar in its worker: numbers and text in memory that the parent reads and draws."""
+class _Row(tqdm.tqdm):
+    """A bar in a worker. Its parent reads from a file what it would show, and draws it."""
 
-    _fields_ = [("n", ctypes.c_int64), ("total", ctypes.c_int64), ("text", ctypes.c_char * 80)]
+    row = None
+    DTYPE = [("n", int), ("total", int), ("text", "U80")]
 
-    def begin(self, label: str, total: int, done: int):
-        self.n, self.total = done, total
-        return contextlib.nullcontext(self)
+    def display(self) -> None:
+        self.row["n"], self.row["total"], self.row["text"] = self.n, self.total, self.postfix or ""
 
-    def update(self) -> None:
-        self.n += 1
-
-    def set_postfix_str(self, text: str) -> None:
-        self.text = text.encode()
+    close = display
 
 
 def _side_by_side(experiments: Sequence[Experiment], data: Data, directory) -> list[Run]:
     """``fit_together`` in processes. They map a file of the data, so that it is in memory once."""
-    shared = _beside(Path(tempfile.gettempdir()) / "lesson-data")
-    progress = multiprocessing.RawArray(_Progress, len(experiments))
+    shared = _beside(Path(tempfile.gettempdir()) / "lesson")
     try:
-        with shared.open("xb") as file:
-            torch.save(data, file)
-        with process_pool(len(experiments), progress) as pool:
+        shared.mkdir()
+        torch.save(data, shared / "data")
+        rows = np.memmap(shared / "rows", _Row.DTYPE, "w+", shape=len(experiments))
+        with process_pool(len(experiments)) as pool:
             how = shared, directory
             tasks = [pool.submit(_fit_there, i, e, *how) for i, e in enumerate(experiments)]
-            pool.submit(os.getpid)  # Python notices a worker's death only from the next call on
-            _watch(tasks, [e.label for e in experiments], progress)
+            _draw(rows, [e.label for e in experiments], tasks)
             return [pickle.loads(task.result()) for task in tasks]
     finally:
-        shared.unlink(missing_ok=True)
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 def _fit_there(i: int, experiment: Experiment, shared: Path, directory) -> bytes:
-    data = torch.load(shared, mmap=True, weights_only=False)
-    return pickle.dumps(_train(_progress[i].begin, experiment, data, directory, "cpu"))  # by value
+    os.environ["PROGRESS"], _Row.row = "row", np.memmap(shared / "rows", _Row.DTYPE)[i]
+    data = torch.load(shared / "data", mmap=True, weights_only=False)
+    return pickle.dumps(fit(experiment, data, directory, "cpu"))  # by value
 
 
-def _watch(tasks: Sequence, labels: Sequence[str], progress: Sequence[_Progress]) -> None:
-    """Draws a bar for each run until all are done, or one of them fails."""
+def _draw(rows: np.ndarray, labels: Sequence[str], tasks: Sequence) -> None:
+    """Draws a bar for each run, once all have begun, until all are done or one of them fails."""
     with contextlib.ExitStack() as stack:
-        bars = [stack.enter_context(make_bar(label, None)) for label in labels]
+        bars = []
         while tasks:
             done, tasks = wait(tasks, timeout=0.5)
-            for bar, run in zip(bars, progress, strict=True):
-                if run.total and not bar.total:  # it has begun
-                    bar.reset(run.total)
-                    bar.initial = run.n
-                bar.n = run.n
-                bar.set_postfix_str(run.text.decode())
+            if not bars and rows["total"].all():
+                opened = map(make_bar, labels, rows["total"].tolist(), rows["n"].tolist())
+                bars = [stack.enter_context(bar) for bar in opened]
+            for bar, (n, _, text) in zip(bars, rows.tolist(), strict=False):
+                bar.n = n
+                bar.set_postfix_str(text)
             for task in done:
                 task.result()

@@ -70,6 +70,11 @@ def digits() -> utils.Data:
     return utils.Data(data.name, data.train[:700], data.test)
 
 
+def epochs_kept(folder: Path) -> list[int]:
+    """Of each checkpoint in the folder."""
+    return [len(torch.load(file, weights_only=True)["history"]) for file in folder.glob("*.pt")]
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C arrives, though the suite was started in the background, where it is ignored."""

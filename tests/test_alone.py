@@ -22,7 +22,8 @@ if __name__ == "__main__":
     data = utils.load_data("digits")
     data = utils.split_validation(utils.Data(data.name, data.train[:500], data.test), 100)
     two = [replace(e, epochs=2) for e in utils.THREE_EXPERIMENTS[:2]]
-    save, utils.Checkpoint.save = utils.Checkpoint.save, lambda *_: 1 / 0
+    save = utils.Checkpoint.save
+    utils.Checkpoint.save = lambda kept, epochs: save(kept, epochs) or 1 / (len(epochs) - 1)
     try:
         utils.fit(two[0], data, "kept")
     except ZeroDivisionError:

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import posix_signals, same, still_there
+from conftest import epochs_kept, posix_signals, same, still_there
 from torch import nn
 
 import utils
-from utils import CheckpointError, Experiment, fit
+from utils import Experiment, fit
 
 SHORT = Experiment(norm="GN", l1=1e-5, l2=1e-4, epochs=2, dropout=0.1)
 
@@ -83,19 +83,17 @@ def test_a_network_of_ones_own_needs_a_name_to_be_kept(digits, tmp_path):
 # --------------------------------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "another run's"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "another run's"])
 def test_a_file_that_is_not_the_runs_is_named_and_kept(digits, tmp_path, damage):
     fit(SHORT, digits, tmp_path)
     (file,) = tmp_path.iterdir()
-    content = bytearray(file.read_bytes())
+    content = file.read_bytes()
     if damage == "another run's":
         fit(replace(SHORT, l1=1e-4), digits, tmp_path / "other")
         content = next((tmp_path / "other").iterdir()).read_bytes()
-    if damage == "flipped":
-        content[len(content) // 2] ^= 1
     harm = {"cut": content[:-100], "empty": b"", "text": b"hello"}.get(damage, content)
     file.write_bytes(harm)
-    with pytest.raises(CheckpointError, match=re.escape(f"{file.name} is damaged or another run")):
+    with pytest.raises(RuntimeError, match=re.escape(f"{file.name} is damaged or another run")):
         fit(SHORT, digits, tmp_path)
     assert file.read_bytes() == harm
 
@@ -112,7 +110,7 @@ def test_no_code_in_a_file_is_run(digits, tmp_path, monkeypatch):
     fit(SHORT, digits, "kept")
     (file,) = Path("kept").iterdir()
     torch.save({"identity": Harmful()}, file)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(RuntimeError, match="is damaged"):
         fit(SHORT, digits, "kept")
     assert not Path("called").exists()
 
@@ -137,7 +135,7 @@ def test_every_moment_of_a_save_leaves_a_whole_checkpoint(digits, tmp_path, monk
 
     with monkeypatch.context() as patch:
         after_the_first_epoch(patch, lambda: patch.setattr(os, broken, fail))
-        with pytest.raises(CheckpointError, match="No space left on device.: make room"):
+        with pytest.raises(RuntimeError, match="No space left on device.: make room"):
             fit(SHORT, digits, tmp_path)
     (file,) = tmp_path.iterdir()
     assert len(torch.load(file, weights_only=True)["history"]) == 1
@@ -147,10 +145,10 @@ def test_every_moment_of_a_save_leaves_a_whole_checkpoint(digits, tmp_path, monk
 def test_a_folder_that_cannot_be_written_is_said_before_training(digits, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(utils, "train_epoch", None)
-    with pytest.raises(CheckpointError, match="choose another folder"):
+    with pytest.raises(RuntimeError, match="choose another folder"):
         fit(SHORT, digits, tmp_path / "file" / "checkpoints")
     monkeypatch.setattr(os.path, "ismount", lambda path: False)
-    with pytest.raises(CheckpointError, match="mount your Drive first, or choose another folder"):
+    with pytest.raises(RuntimeError, match="mount your Drive first, or choose another folder"):
         fit(SHORT, digits, "/content/drive/MyDrive/checkpoints")
 
 
@@ -220,6 +218,14 @@ def test_an_interrupt_passes_through_and_every_finished_epoch_is_kept(
     assert same(fit(experiment, digits, tmp_path), fit(experiment, digits))
 
 
+def test_gradients_are_on_after_an_interrupt_at_the_worst_moment(digits, monkeypatch):
+    """``predict`` has switched them off, and is about to switch them on again."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.no_grad, "__exit__", lambda *_: interrupt())
+        fit(SHORT, digits)
+    assert torch.is_grad_enabled()
+
+
 def fit_and_be_killed(*args):
     """In a process of its own: in the second epoch, at its fourth step."""
     nn.functional.cross_entropy = at_call(12, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -246,15 +252,15 @@ def test_processes_end_with_a_killed_parent(digits, tmp_path):
         parent = pool.submit(os.getpid).result()
         before = set(psutil.Process().children(recursive=True))
         future = pool.submit(fit_for_ever, digits, tmp_path)
-        while len(list(tmp_path.glob("*.pt"))) < 2 and not future.done():
+        while not (len(kept := epochs_kept(tmp_path)) == 2 and all(kept)) and not future.done():
             time.sleep(0.01)
         workers = list(set(psutil.Process().children(recursive=True)) - before)
         assert len(workers) >= 2
         os.kill(parent, signal.SIGKILL)
         future.result()
     assert not still_there(workers), "they outlive it"
-    kept = [torch.load(file, weights_only=True)["history"] for file in tmp_path.glob("*.pt")]
-    assert len(kept) == 2 and all(1 <= len(history) < 10_000 for history in kept)
+    kept = epochs_kept(tmp_path)
+    assert len(kept) == 2 and all(1 <= epochs < 10_000 for epochs in kept)
 
 
 def fit_there(*args):

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 import tqdm.std
-from conftest import meanwhile, posix_signals, same
+from conftest import epochs_kept, meanwhile, posix_signals, same
 
 import utils
 from utils import Diverged, Experiment, fit
@@ -46,14 +47,14 @@ def test_together_is_as_alone_and_in_order_and_each_run_has_a_bar(digits, monkey
 @pytest.mark.usefixtures("interruptible")
 def test_stopped_together_end_at_once_and_what_is_finished_is_kept(digits, tmp_path):
     with meanwhile(
-        ready=lambda: len(list(tmp_path.glob("*.pt"))) == 2,
+        ready=lambda: len(kept := epochs_kept(tmp_path)) == 2 and all(kept),
         act=lambda: os.kill(os.getpid(), signal.SIGINT),
     ):
         with pytest.raises(KeyboardInterrupt):
             together(LONG, digits, tmp_path)
     assert not children()
-    kept = [torch.load(file, weights_only=True)["history"] for file in tmp_path.glob("*.pt")]
-    assert len(kept) == 2 and all(1 <= len(history) < 10_000 for history in kept)
+    kept = epochs_kept(tmp_path)
+    assert len(kept) == 2 and all(1 <= epochs < 10_000 for epochs in kept)
 
 
 def test_one_that_diverges_ends_all_with_its_reason(digits):
@@ -123,6 +124,16 @@ def test_no_bar_where_none_is_asked_for(digits, monkeypatch, capsys):
     monkeypatch.setenv("PROGRESS", "none")
     fit(SHORT, digits)
     assert capsys.readouterr().err == ""
+
+
+@posix_signals
+def test_the_death_of_any_worker_is_noticed():
+    """Also of the last to start, whose start Python's pool may not have taken note of."""
+    with pytest.raises(BrokenProcessPool), utils.process_pool(3) as pool:
+        tasks = [pool.submit(time.sleep, 3_600) for _ in range(3)]
+        max(children(), key=lambda p: p.pid).kill()
+        tasks[0].result(timeout=60)
+    assert not children()
 
 
 @pytest.mark.parametrize("asked", ["1", "0"])

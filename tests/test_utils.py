@@ -11,7 +11,7 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import needs_fashion, needs_mnist, same
+from conftest import epochs_kept, needs_fashion, needs_mnist, same
 from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
 
@@ -109,20 +109,16 @@ BAD_CALLS = [
     (lambda d: Images(X.float(), Y), "x must be a uint8 tensor of shape"),
     (lambda d: Images(X[:, 0], Y), "x must be a uint8 tensor of shape"),
     (lambda d: Images(X.numpy(), Y), "x must be a uint8 tensor of shape"),
-    (lambda d: Images(X, [0, 1]), "y must be an int64 tensor of 2 labels"),
-    (lambda d: Images(X, Y[:1]), "y must be an int64 tensor of 2 labels, one per image"),
-    (lambda d: Images(X, Y + 10), r"0\.\.9, not in 10\.\.10"),
+    (lambda d: Images(X, Y[:1]), "y must be an int64 tensor of 2 labels in 0..9"),
+    (lambda d: Images(X, Y + 10), r"labels in 0\.\.9, one an image"),
     (lambda d: Images(X, Y, 33.3, 78.6), "of the pixels scaled to"),
     (lambda d: replace(d, train=d.train[:0]), "no training images"),
     (lambda d: replace(d, test=d.test[:0]), "no test images"),
     (lambda d: replace(d, val=d.test[:0]), "no validation images"),
     (lambda d: fit(SHORT, replace(d, test=Images(X[..., :8], Y))), "H and W at least 16, not .* 8"),
     (lambda d: fit(replace(SHORT, groups=3), d), "8 channels into 3"),
-    (lambda d: fit(SHORT, d, device="tpu"), "device = 'tpu': this machine has only .*cpu"),
-    (lambda d: splits(d, 50), "both parts need images of all 10 digits.* from 10 to 40"),
-    (lambda d: splits(d, 9), "size = 9"),
-    (lambda d: splits(d, 20.0), "size = 20.0: .* use a whole number"),
-    (lambda d: splits(d, "20"), "size = '20': .* use a whole number"),
+    (lambda d: splits(d, 20.0), "size = 20.0: use a whole number"),
+    (lambda d: splits(d, "20"), "size = '20': use a whole number"),
     (lambda d: utils.augment(d.test.x, None), "augment takes float32 images, not torch.uint8"),
     (lambda d: utils.augment(d.test.x.double(), None), "float32 images, not torch.float64"),
     (lambda d: utils.normalize(d.test.x), "floats from 0 to 1: "),
@@ -291,7 +287,7 @@ def test_a_last_step_that_ruins_the_weights_is_no_finished_epoch(digits, tmp_pat
     one_step = utils.Data("one batch", digits.train[:64], digits.test)
     with pytest.raises(Diverged, match="epoch 1, step 1"):
         fit(Experiment(norm="none", lr=1e30, epochs=epochs), one_step, tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert epochs_kept(tmp_path) == [0]
 
 
 # ------------------------------------------------------------- what the model and torch are set to
