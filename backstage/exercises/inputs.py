@@ -112,12 +112,16 @@ def parts(value, *names: str) -> Iterator[tuple[str, object]]:
     return zip(names, found, strict=True)
 
 
-def gradient(y, x: Tensor) -> Tensor:
-    """∂/∂x of a weighted sum of y; 0 where y does not depend on x."""
+def gradients(y, *of: Tensor) -> list[Tensor]:
+    """Those of a weighted sum of y; 0 where y does not depend on it.
+
+    All at once: PyTorch 2.5's and 2.6's group norm crashes where, of channels-last images on a CPU,
+    γ's or β's alone is asked for.
+    """
     if not isinstance(y, Tensor):
         raise Unfit(f"return a tensor, not a {type(y).__name__}.")
     if not y.requires_grad:
-        return torch.zeros_like(x)
+        return [torch.zeros_like(x) for x in of]
     weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).square().view(y.shape)
-    (found,) = torch.autograd.grad((weights * y).sum(), x, allow_unused=True, retain_graph=True)
-    return torch.zeros_like(x) if found is None else found
+    found = torch.autograd.grad((weights * y).sum(), of, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(of, found, strict=True)]

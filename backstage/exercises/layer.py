@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.inputs import NotYet, Unfit, activations, finished, gradient
+from backstage.exercises.inputs import NotYet, Unfit, activations, finished, gradients
 from backstage.exercises.judging import Trial
 
 
@@ -32,9 +32,8 @@ def layer_shows(answer, channels, eps, momentum, x, gamma, beta) -> Iterator[tup
 def training(layer: nn.Module, x: Tensor, affine: list[Tensor]) -> Iterator[tuple[str, object]]:
     y = finished(layer(x))
     yield "the output in training", y
-    yield "the gradient of x", gradient(y, x)
-    for name, found in zip("γβ", affine, strict=True):
-        yield f"the gradient of {name}", gradient(y, found)
+    for name, found in zip("xγβ", gradients(y, x, *affine), strict=True):
+        yield f"the gradient of {name}", found
     layer(2 * x.detach() + 1)
     yield "running_mean after two steps", layer.running_mean
     yield "running_var after two steps", layer.running_var
@@ -51,7 +50,7 @@ def evaluation(layer: nn.Module, x: Tensor) -> Iterator[tuple[str, object]]:
         yield "the output in evaluation", layer(x)
     y = finished(layer(x))
     yield "the output in evaluation with gradients on", y
-    yield "the gradient of x in evaluation", gradient(y, x)
+    yield "the gradient of x in evaluation", gradients(y, x)[0]
     yield "running_mean after evaluation", layer.running_mean
 
 

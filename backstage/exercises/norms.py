@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backstage.exercises import inputs
-from backstage.exercises.inputs import Draw, activations, as_trained_on, finished, gradient
+from backstage.exercises.inputs import Draw, activations, as_trained_on, finished, gradients
 from backstage.exercises.judging import Trial, same
 
 
@@ -48,9 +48,8 @@ def forward(answer, x, gamma, beta, *, order, **rest) -> Iterator[tuple[str, obj
         given.requires_grad_()
     y = call(x, gamma, beta)
     yield "the output", y
-    yield "the gradient of x", gradient(y, x)
-    yield "the gradient of γ", gradient(y, gamma)
-    yield "the gradient of β", gradient(y, beta)
+    for name, found in zip("xγβ", gradients(y, x, gamma, beta), strict=True):
+        yield f"the gradient of {name}", found
     if x.dtype == torch.float32:
         yield "the output's type for images of float32", str(y.dtype)
     made = scale * xhat + shift if xhat.shape == x.shape else xhat

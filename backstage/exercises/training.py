@@ -10,7 +10,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 import s6_model
 from backstage.exercises import inputs
-from backstage.exercises.inputs import Draw, as_trained_on, finished, gradient, small_model
+from backstage.exercises.inputs import Draw, as_trained_on, finished, gradients, small_model
 from backstage.exercises.judging import Trial, unchanged
 
 
@@ -22,8 +22,9 @@ def loss_shows(answer, model) -> Iterator[tuple[str, object]]:
     before = [p.detach().clone() for p in model.parameters()]
     loss = finished(answer(model))
     yield "the loss", loss
-    for name, parameter in model.named_parameters():
-        yield f"the gradient of {name}", gradient(loss, parameter)
+    named = dict(model.named_parameters())
+    for name, found in zip(named, gradients(loss, *named.values()), strict=True):
+        yield f"the gradient of {name}", found
     yield "whether the weights stayed as they were", unchanged(before, list(model.parameters()))
     yield "gradients left on them", sum(p.grad is not None for p in model.parameters())
 
