@@ -130,6 +130,14 @@ def test_every_finding_of_the_page_is_compared():
     assert [key for key in LINES if re.fullmatch(r"[a-e]\d+", key)] == list(COMPARED)
 
 
+def test_losses_of_tuning_are_means_of_two_seeds():
+    table = rows("tune").groupby(["norm", "groups", "l1", "l2"])["val_loss"].agg(["mean", "count"])
+    for (norm, groups, l1, l2), (loss, seeds) in table.iterrows():
+        arm = f"| GN + L1, {groups} groups |" if norm == "GN" else "| LN + L2 |"
+        (line,) = (line for line in PAGE.splitlines() if line.startswith(arm))
+        assert f"{l1 + l2:.0e}: {loss:.4f}".replace("e-0", "e-") in line and seeds == 2
+
+
 def test_accuracies_are_means_of_ten_seeds():
     table = 100 * rows("replicate").groupby(["norm", "l1", "l2"])["test_accuracy"].mean()
     for norm in ("BN", "LN", "GN", "none"):
