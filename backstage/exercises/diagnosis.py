@@ -159,8 +159,8 @@ def _pairs(name: str, found: list[Seen], differ: dict[str, int]) -> list[tuple[M
 
     def likely(flaw: Mistake) -> int:
         explains = _explains(name, found, k, flaw, differ)
-        if not explains and flaw not in flaws(name):
-            return 0  # a slip that nobody has listed
+        if flaw not in flaws(name):
+            return int(explains)  # a slip that nobody has listed
         return 2 * explains + (first in differing(seen_by(name, last, flaw), expected(name)[last]))
 
     ranks = {flaw: rank for flaw in flaws(name) + slips(name) if (rank := likely(flaw))}
