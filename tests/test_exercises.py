@@ -1,14 +1,17 @@
 """The exercises: every known mistake is named, every right answer passes, nothing else does."""
 
 import random
+from dataclasses import replace
 
+import exercise_cells as cells
 import pytest
 import torch
+from exercise_oracles import ORACLES
 from exercise_styles import STYLES
 from torch import Tensor, nn
 
-from backstage.exercises import cells, check, diagnosis, learner, progress, texts
-from backstage.exercises.diagnosis import SCOPE, TRIALS, Flaw, answer
+from backstage.exercises import check, diagnosis, learner, progress, texts
+from backstage.exercises.diagnosis import SCOPE, TRIALS, answer
 from backstage.exercises.judging import WRITTEN, differences, on_our_own
 from backstage.exercises.learner import judge
 
@@ -27,7 +30,7 @@ def written(name: str, text: str):
 
 
 def test_there_are_nineteen_and_four_are_core():
-    assert TASKS.keys() == TRIALS.keys() == STYLES.keys() and len(TASKS) == 19
+    assert TASKS.keys() == TRIALS.keys() == STYLES.keys() == ORACLES.keys() and len(TASKS) == 19
     core = {name for name, task in TASKS.items() if task.core}
     assert core == {"bn_forward", "batch_norm", "group_norm", "train_step"}
 
@@ -36,7 +39,7 @@ def test_there_are_nineteen_and_four_are_core():
 def test_every_known_mistake_is_named_however_it_is_written(name):
     for mistake in TASKS[name].mistakes:
         for edits in mistake.spellings:
-            wrong = answer(name, Flaw(mistake, edits))
+            wrong = answer(name, replace(mistake, spellings=(edits,)))
             assert wrong is not None, f"{mistake.name}: the solution's text has no {edits}"
             verdict = judge(name, wrong)
             assert verdict.mistakes == (mistake.name,), (edits, verdict.text)
@@ -45,7 +48,7 @@ def test_every_known_mistake_is_named_however_it_is_written(name):
 
 @each
 def test_right_answers_of_any_style_pass(name):
-    for right in (answer(name), *STYLES[name]):
+    for right in (answer(name), ORACLES[name], *STYLES[name]):
         verdict = judge(name, right)
         assert verdict.kind == "right", verdict.text
 
@@ -56,13 +59,13 @@ def test_what_is_wrong_anywhere_is_refused(name):
     rng, trial = random.Random(name), TRIALS[name]
     with on_our_own():
         right = trial.shown(answer(name))
-        assert not differences(right, trial.expected)
+        assert not differences(right, diagnosis.expected(name))
         for _ in range(10):
             values = rng.choice(right).values
             what = rng.choice(list(values))
             before = values[what]
             values[what] = corrupted(before, rng)
-            assert list(differences(right, trial.expected)) == [what]
+            assert list(differences(right, diagnosis.expected(name))) == [what]
             values[what] = before
 
 
@@ -110,7 +113,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("name, first, second", PAIRS)
 def test_two_mistakes_at_once_are_both_named(name, first, second):
-    known = {flaw.mistake.name: flaw for flaw in reversed(diagnosis.flaws(name))}
+    known = {flaw.name: flaw for flaw in reversed(diagnosis.flaws(name))}
     verdict = judge(name, answer(name, known[first], known[second]))
     assert set(verdict.mistakes) == {first, second}
 
@@ -130,7 +133,16 @@ def test_values_exchanged_and_dimensions_left_over_are_seen_in_any_exercise():
         return tuple(v.view(1, -1, 1, 1) for v in answer("running_statistics")(*given))
 
     assert judge("bn_backward", exchanged).mistakes == ("dgamma and dbeta exchanged",)
-    assert judge("running_statistics", left_over).mistakes == ("dimensions of 1 left over",)
+    assert judge("running_statistics", left_over).mistakes == (
+        "right, but for dimensions of 1 left over, as by keepdim=True",
+    )
+
+
+def test_slips_that_nobody_listed_are_named_by_the_change_that_makes_them():
+    def added(x, mean, *rest):
+        return answer("bn_eval")(x, -mean, *rest)
+
+    assert judge("bn_eval", added).mistakes == ("`x + mu` in place of `x - mu`",)
 
 
 def test_what_is_unknown_is_told_by_what_is_regular_and_by_the_half_that_is_right():
@@ -140,6 +152,12 @@ def test_what_is_unknown_is_told_by_what_is_regular_and_by_the_half_that_is_righ
     assert "off by +2.000" in shift
     channel = affine("return xhat + torch.arange(1, len(gamma) + 1).view(-1, 1, 1)")
     assert "in each channel alike: off by +6.000 in one" in judge("bn_forward", channel).text
+
+    def without_the_last(x, *rest):
+        return torch.cat([answer("ghost_batch_norm")(x, *rest)[:-1], 0 * x[-1:]])
+
+    last = judge("ghost_batch_norm", without_the_last).text
+    assert "right, but for the last images, which are 0" in last
     half = affine("return gamma[:, None, None] * xhat.exp() + beta[:, None, None]")
     assert "Right already: the gradient of β, how γ and β are" in judge("bn_forward", half).text
     shape = judge("layer_norm", lambda x, *_: x.mean((2, 3))).text
@@ -212,7 +230,7 @@ def test_nothing_is_left_otherwise_than_it_was():
 
 def test_a_teacher_adds_a_mistake_as_a_line_of_text(tmp_path, monkeypatch):
     lesson = (texts.FOLDER / "Session6_4_penalties.md").read_text(encoding="utf-8")
-    added = "\n- **half a step**: the whole\n  of it.\n  `lr * grad` → `0.5 * lr * grad`\n"
+    added = "\n- **half a step**: The whole\n  of it.\n  `lr * grad` → `0.5 * lr * grad`\n"
     (tmp_path / "added.md").write_text(lesson.rstrip() + added, encoding="utf-8")
     monkeypatch.setattr(texts, "FOLDER", tmp_path)
     (task,) = texts.read("added")

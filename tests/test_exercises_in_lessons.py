@@ -5,12 +5,13 @@ With the stubs, as they are committed, nbval runs them.
 
 import re
 
+import exercise_cells as cells
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from conftest import ROOT, needs_mnist
 
-from backstage.exercises import cells, texts
+from backstage.exercises import texts
 
 CHECKED = re.compile(r'^\w+ = check\("(\w+)", \w+\)$', re.MULTILINE)
 PATHS = {lesson: ROOT / "notebooks" / f"{lesson}.ipynb" for lesson in texts.LESSONS}

@@ -1,5 +1,6 @@
 """Inputs to try answers on, drawn from a seed, and what answers give back."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,8 +44,8 @@ def activations(**more: tuple) -> list[dict]:
     for k, shape in enumerate(SHAPES):
         draw = Draw(k)
         case = {"x": draw.normal(*shape), "gamma": draw.positive(shape[1])}
-        case |= {"beta": draw.normal(shape[1]), "eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]}
-        cases.append(case | {name: values[k] for name, values in more.items()})
+        case |= {"beta": draw.normal(shape[1])} | {name: values[k] for name, values in more.items()}
+        cases.append(case | {"eps": (0.5, 1e-5, 1.0, 0.1, 0.2)[k]})
     cases[3]["x"][0], cases[3]["x"][:, 0] = 2.0, 2.0  # sets that vary by nothing
     return [*cases[:4], as_trained_on(cases[4])]
 
@@ -53,6 +54,8 @@ def as_trained_on(value):
     """Tensors as float32, images in the order that is fastest for convolutions."""
     if isinstance(value, dict):
         return {name: as_trained_on(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(as_trained_on, value))
     if isinstance(value, nn.Module):
         return value.float()
     if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -61,24 +64,15 @@ def as_trained_on(value):
     return value.float().contiguous(memory_format=kind)
 
 
-class SmallNet(nn.Module):
-    """Layers of all kinds, some of them inside a block."""
+def small_model(seed: int, channels: int = 2) -> nn.Sequential:
+    """Layers of all kinds, some of them inside a block.
 
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(1, channels, 3)
-        self.block = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.Flatten()
-        )
-        self.head = nn.Linear(channels * 4, 3)
-
-    def forward(self, x):
-        return self.head(self.block(self.conv(x)))
-
-
-def small_model(seed: int, channels: int = 2) -> SmallNet:
-    """Its parameters are drawn, none of them 0: there |w| has no derivative to agree on."""
-    model, draw = SmallNet(channels), Draw(seed)
+    Its parameters are drawn, none of them 0: there |w| has no derivative to agree on.
+    """
+    block = nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.Flatten()
+    layers = {"conv": nn.Conv2d(1, channels, 3), "block": nn.Sequential(*block)}
+    model = nn.Sequential(OrderedDict(layers, head=nn.Linear(channels * 4, 3)))
+    draw = Draw(seed)
     for parameter in model.parameters():
         values = draw.normal(*parameter.shape, mean=0.2, std=0.5)
         parameter.data.copy_(torch.where(values == 0, 0.1, values))

@@ -3,7 +3,7 @@
 import textwrap
 from dataclasses import dataclass
 
-from backstage.exercises import diagnosis, texts, words
+from backstage.exercises import diagnosis, patterns, texts, words
 from backstage.exercises.inputs import NotYet, Unfit
 from backstage.exercises.judging import ERROR, WRITTEN, Seen, differences, labels, on_our_own
 
@@ -52,29 +52,29 @@ def _print(text: str) -> None:
 
 def judge(name: str, answer) -> Verdict:
     """Whether the answer is right, and otherwise what is wrong with it."""
-    trial = diagnosis.TRIALS[name]
     with on_our_own():
         unwritten = answer is None or answer is Ellipsis
-        found = [Seen(error=NotYet())] if unwritten else trial.shown(answer)
-        differ = differences(found, trial.expected)
+        found = [Seen(error=NotYet())] if unwritten else diagnosis.TRIALS[name].shown(answer)
+        differ = differences(found, diagnosis.expected(name))
         if not differ:
             return Verdict("right", f"right. {texts.tasks()[name].once_right}")
         if isinstance(found[-1].error, NotYet):
-            return _not_yet(found, differ)
+            return _not_yet(name, found, differ)
         return _wrong(name, found, differ)
 
 
-def _not_yet(found: list[Seen], differ: dict[str, int]) -> Verdict:
+def _not_yet(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     done = labels(found[:1])
     if done and list(differ) == [ERROR]:
         return Verdict("not yet", f"not yet. Right so far: {', '.join(done)}.")
     said = "Nothing came back: is it still to write, or is a `return` missing?"
-    return Verdict("not yet", f"not yet. {said} The hints are above.")
+    hints = f"The hints are under “{texts.tasks()[name].title}” in {texts.tasks()[name].lesson}."
+    return Verdict("not yet", f"not yet. {said} {hints}")
 
 
 def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     what, k = next(iter(differ.items()))
-    wanted, error = diagnosis.TRIALS[name].expected, found[-1].error
+    wanted, error = diagnosis.expected(name), found[-1].error
     case = diagnosis.TRIALS[name].cases[k]
     if what == ERROR and isinstance(error, Unfit):
         return Verdict("wrong", f"{error}\n  It was called with {words.described(case)}.")
@@ -92,10 +92,11 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
         right += f" And {found[differ[WRITTEN]].values[WRITTEN]}: work on new tensors."
     looks = diagnosis.diagnose(name, found)
     if looks is None:
-        kind = "raised" if what == ERROR else "wrong"
-        said, how = ("", "") if what == ERROR else words.pattern(found, wanted, what, k)
-        text = f"not right yet: {how}." if how else "not right yet, and no mistake known here."
-        return Verdict(kind, f"{text}{right}\n  {seen}", (said,) if said else ())
+        if what == ERROR:
+            return Verdict("raised", f"not right yet.{right}\n  {seen}")
+        said = patterns.pattern(found, wanted, what, diagnosis.TRIALS[name].cases)
+        text = f"not right yet: {what} – {said or 'wrong, but in no way that is known here'}."
+        return Verdict("wrong", f"{text}{right}\n  {seen}", (said,) if said else ())
     text = "this looks like " + " And like ".join(f"{m.name}. {m.advice}" for m in looks.mistakes)
     if looks.more:
         text += " Something else is wrong as well; mend this first."

@@ -41,6 +41,7 @@ class Mistake:
 class Task:
     """One exercise's text."""
 
+    lesson: str
     name: str
     title: str
     core: bool
@@ -61,10 +62,11 @@ class Task:
 def read(lesson: str) -> tuple[Task, ...]:
     """The exercises of a lesson, in their order."""
     text = (FOLDER / f"{lesson}.md").read_text(encoding="utf-8")
-    return tuple(map(_task, re.split("^## ", text, flags=re.MULTILINE)[1:]))
+    sections = re.split("^## ", text, flags=re.MULTILINE)[1:]
+    return tuple(_task(lesson, section) for section in sections)
 
 
-def _task(section: str) -> Task:
+def _task(lesson: str, section: str) -> Task:
     heading, _, section = section.partition("\n")
     name, title, *core = heading.split(" · ")
     prose, solution, rest = re.split(r"^```(?:python)?\n", section, flags=re.MULTILINE)
@@ -72,7 +74,7 @@ def _task(section: str) -> Task:
     items = ITEM.split(mistakes)[1:]
     others = [i.removeprefix("and those of ").strip() for i in items if not i.startswith("**")]
     return Task(
-        name, title, bool(core), prose.strip(), solution.strip(),
+        lesson, name, title, bool(core), prose.strip(), solution.strip(),
         tuple(" ".join(hint.split()) for hint in ITEM.split(hints)[1:]),
         " ".join(once_right.split()),
         tuple(_mistake(item) for item in items if item.startswith("**")), tuple(others),
@@ -83,8 +85,6 @@ def _mistake(item: str) -> Mistake:
     edits = [EDIT.findall(line.replace(r"\n", "\n")) for line in item.splitlines()]
     words = [line for line in item.splitlines() if not EDIT.search(line)]
     name, advice = re.fullmatch(r"\*\*(.+?)\*\*: (.+)", " ".join(" ".join(words).split())).groups()
-    if (first := advice.split()[0]).isascii() and first.isalpha() and first not in ("n", "x", "w"):
-        advice = advice[0].upper() + advice[1:]
     return Mistake(name, advice, tuple(tuple(spelling) for spelling in edits if spelling))
 
 

@@ -1,21 +1,13 @@
 """Penalties, a training step, evaluation, and what a network's weights do."""
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 
-import s6_model
 from backstage.exercises import inputs
 from backstage.exercises.inputs import Draw, as_trained_on, finished, gradients, small_model
 from backstage.exercises.judging import Trial, unchanged
-
-
-def weights(model: nn.Module) -> list[Tensor]:
-    return [p for p in model.parameters() if p.ndim >= 2]
 
 
 def loss_shows(answer, model) -> Iterator[tuple[str, object]]:
@@ -35,38 +27,19 @@ def models() -> list[dict]:
 
 
 def prox_cases() -> list[dict]:
-    shapes = ((3,), (2, 3), (2, 3, 2, 2))
+    shapes, rates, strengths = ((3,), (2, 3), (2, 3, 2, 2)), (0.2, 0.5, 0.1), (1.0, 0.5, 3.0)
     cases = [
         {"w": Draw(k).normal(*shape, mean=0.0, std=0.5), "grad": Draw(9).normal(*shape),
-         "lr": (0.2, 0.5, 0.1)[k], "l1": (1.0, 0.5, 3.0)[k]}
+         "lr": rates[k], "l1": strengths[k]}
         for k, shape in enumerate(shapes)
     ]  # fmt: skip
     return [*cases, as_trained_on(cases[2])]
 
 
-def soft_threshold(w, grad, lr, l1):
-    return F.softshrink(w - lr * grad, lr * l1)
-
-
-def turn(weight, lr):
-    return torch.stack([lr / torch.linalg.vector_norm(w) ** 2 for w in weight])
-
-
 def turn_cases() -> list[dict]:
-    shapes = ((2, 1, 1, 2), (3, 2, 2, 2), (4, 4, 3, 3))
-    rates = (0.1, 0.5, 1.0)
+    shapes, rates = ((2, 1, 1, 2), (3, 2, 2, 2), (4, 4, 3, 3)), (0.1, 0.5, 1.0)
     cases = [{"weight": Draw(k).normal(*shape), "lr": rates[k]} for k, shape in enumerate(shapes)]
     return [*cases, as_trained_on(cases[2])]
-
-
-def step(model, optimizer, x, y, l1, l2):
-    """By the gradients themselves, with the penalties' written down."""
-    model.train()
-    loss = F.cross_entropy(model(x), y)
-    for p, g in zip(model.parameters(), torch.autograd.grad(loss, model.parameters()), strict=True):
-        p.grad = g + (p.ndim >= 2) * (l1 * p.detach().sign() + l2 * p.detach())
-    optimizer.step()
-    return loss.item()
 
 
 def steps_show(answer, model, x, y, l1, l2) -> Iterator[tuple[str, object]]:
@@ -79,15 +52,15 @@ def steps_show(answer, model, x, y, l1, l2) -> Iterator[tuple[str, object]]:
     yield "the loss of the first step", first
     yield "how often the optimizer stepped", len(taken)
     yield "the running statistics after it", flat([*model.buffers()][:2])
-    yield "the weights after it", flat(weights(model))
-    yield "γ, β and the biases after it", flat([p for p in model.parameters() if p.ndim < 2])
+    yield "the weights after it", flat(p for p in model.parameters() if p.ndim >= 2)
+    yield "γ, β and the biases after it", flat(p for p in model.parameters() if p.ndim < 2)
     answer(model, optimizer, x.flip(0), y, l1, l2)
-    yield "the weights after two steps", flat(weights(model))
+    yield "the weights after two steps", flat(p for p in model.parameters() if p.ndim >= 2)
     yield "what is in training afterwards", modes(model)
     yield "whether the loss is a plain number", not isinstance(first, Tensor)
 
 
-def flat(values: list[Tensor]) -> Tensor:
+def flat(values: Iterable[Tensor]) -> Tensor:
     return torch.cat([value.detach().flatten() for value in values])
 
 
@@ -105,14 +78,6 @@ def step_cases() -> list[dict]:
     return [*cases[:2], as_trained_on(cases[2])]
 
 
-def all_at_once(model, batches):
-    """All images as one batch, which evaluation allows."""
-    with torch.no_grad():
-        logits = copy.deepcopy(model).eval()(torch.cat([x for x, _ in batches]))
-    y = torch.cat([y for _, y in batches])
-    return F.cross_entropy(logits, y), (logits.argmax(1) == y).double().mean()
-
-
 def evaluate_shows(answer, model, batches, grads_on) -> Iterator[tuple[str, object]]:
     graded = []
     # on a layer, as model.forward(x) passes by the model's own hooks
@@ -128,17 +93,14 @@ def evaluate_shows(answer, model, batches, grads_on) -> Iterator[tuple[str, obje
 
 
 def evaluate_cases() -> list[dict]:
-    cases = [
-        {"model": small_model(k),
-         "batches": [(Draw(9 + n + k).normal(n, 1, 4, 4), (torch.arange(n) + k) % 3) for n in ns],
-         "grads_on": k != 2}
-        for k, ns in enumerate(((4, 1), (3, 3, 2), (5, 2)))
-    ]  # fmt: skip
+    cases = []
+    for k, sizes in enumerate(((4, 1), (3, 3, 2), (5, 2))):
+        batches = [(Draw(9 + n + k).normal(n, 1, 4, 4), (torch.arange(n) + k) % 3) for n in sizes]
+        cases.append({"model": small_model(k), "batches": batches, "grads_on": k != 2})
     cases[1]["model"].block[0].eval()  # a frozen norm
     cases[1]["model"].conv.weight.requires_grad_(False)
-    cases[2]["model"].eval().float()
-    cases[2]["batches"] = [(as_trained_on(x), y) for x, y in cases[2]["batches"]]
-    return cases
+    cases[2]["model"].eval()
+    return [*cases[:2], as_trained_on(cases[2])]
 
 
 def fold_shows(answer, conv, bn, x) -> Iterator[tuple[str, object]]:
@@ -146,9 +108,7 @@ def fold_shows(answer, conv, bn, x) -> Iterator[tuple[str, object]]:
     folded = finished(answer(conv, bn))
     if not isinstance(folded, nn.Conv2d):
         kind = type(folded).__name__
-        raise inputs.Unfit(
-            f"return one nn.Conv2d, not a {kind}: of the norm only numbers are left."
-        )
+        raise inputs.Unfit(f"return one nn.Conv2d, not a {kind}: the norm becomes its numbers.")
     # by Conv2d's own forward: one that calls the two old layers folds nothing
     yield "the folded convolution's output", nn.Conv2d.forward(folded.double(), x)
     yield "whether the convolution stayed as it was", unchanged(before[0], state(conv))
@@ -183,11 +143,11 @@ def fold_cases() -> list[dict]:
 
 
 TRIALS = {
-    "l1_loss": Trial(s6_model.l1_loss, models, loss_shows),
-    "l2_loss": Trial(s6_model.l2_loss, models, loss_shows),
-    "prox_l1": Trial(soft_threshold, prox_cases, inputs.returned("the new weights")),
-    "effective_rate": Trial(turn, turn_cases, inputs.returned("the rates")),
-    "train_step": Trial(step, step_cases, steps_show),
-    "evaluate": Trial(all_at_once, evaluate_cases, evaluate_shows),
-    "fold_bn": Trial(fuse_conv_bn_eval, fold_cases, fold_shows),
+    "l1_loss": Trial(models, loss_shows),
+    "l2_loss": Trial(models, loss_shows),
+    "prox_l1": Trial(prox_cases, inputs.returned("the new weights")),
+    "effective_rate": Trial(turn_cases, inputs.returned("the rates")),
+    "train_step": Trial(step_cases, steps_show),
+    "evaluate": Trial(evaluate_cases, evaluate_shows),
+    "fold_bn": Trial(fold_cases, fold_shows),
 }

@@ -8,51 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backstage.exercises.judging import Seen, same
+from backstage.exercises.judging import Seen
+from backstage.exercises.patterns import fits
 
 OURS = (str(Path(__file__).resolve().parent), sysconfig.get_paths()["stdlib"], "<")
-
-
-def pattern(found: list[Seen], wanted: list[Seen], what: str, k: int) -> tuple[str, str]:
-    """How a wrong value differs, in a word or "" and in a sentence: by what is regular in it."""
-    a, b = found[k].values[what], wanted[k].values[what]
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return "a plain fact", f"{what}: expected {short(b)}, found {short(a)}"
-    if not fits(a, b):
-        return "a shape", f"{what}: the shape is {tuple(a.shape)}, and should be {tuple(b.shape)}"
-    if not a.isfinite().all():
-        return "no numbers", f"{what}: not all are finite (a division by 0, a root of less than 0?)"
-    both = ((x.values, y.values) for x, y in zip(found, wanted, strict=False))
-    pairs = [(x[what], y[what]) for x, y in both if what in x and what in y]
-    if all(isinstance(x, Tensor) and fits(x, y) for x, y in pairs):
-        everything = [torch.cat([v.flatten() for v in side]) for side in zip(*pairs, strict=True)]
-        if said := regular(*everything):
-            no_gradient = what.startswith("the gradient of ") and said == "0"
-            return said, f"{what} is {said}, always" + ": no gradient flows there" * no_gradient
-        channels = [regular(x[:, c].flatten(), y[:, c].flatten())
-                    for x, y in pairs if y.ndim == 4 for c in range(y.shape[1])]  # fmt: skip
-        if channels and all(channels):
-            return "by channel", f"{what} is wrong in each channel alike: {channels[-1]} in one"
-    said = regular(a.flatten(), b.flatten())
-    return "", f"{what} is {said}, in this case" if said else f"{what} differs"
-
-
-def regular(found: Tensor, wanted: Tensor) -> str:
-    """A factor, or a difference, that is the same for all values; "" for none or for one value."""
-    if wanted.numel() == 1:
-        return ""
-    if wanted.abs().max() > 1e-4:
-        if not found.any():
-            return "0"
-        factor = (found * wanted).sum() / wanted.square().sum()
-        if same(found, factor * wanted):
-            return f"{factor:.3f} times what it should be"
-    shift = (found - wanted).mean()
-    return f"off by {shift:+.3f}" if same(found, wanted + shift) else ""
-
-
-def fits(found: Tensor, wanted: Tensor) -> bool:
-    return found.shape == wanted.shape or found.numel() == wanted.numel() == 1
 
 
 def example(found: list[Seen], wanted: list[Seen], what: str, k: int, case: dict) -> str:

@@ -1,6 +1,6 @@
 """An exercise's two cells, as they stand in its lesson.
 
-python -m backstage.exercises.cells Session6_3_batch_size    # prints them, to be copied
+PYTHONPATH=. python tests/exercise_cells.py Session6_3_batch_size    # prints them, to be copied
 """
 
 import re
