@@ -170,6 +170,8 @@ few = arms("few_images", "setting")
 l2_or = arms("l2_or_rate", "setting")
 replicate, source = arms("replicate", "setting"), arms("source", "setting")
 clothes = arms("fashion_experiments", "setting")
+clothes_ghost = arms("fashion_ghost", "setting")
+clothes_precise = arms("fashion_ghost", "setting", value="precise_test_accuracy")
 detached = arms("sigma_detached", "setting")
 domain = arms("new_domain", "norm", "statistics", "tuning", "batch_size", "lr")
 transformer = arms("pre_post_norm", "position", "depth", "lr", "warm_up")
@@ -409,6 +411,19 @@ COMPARED = {
 }
 # The same findings on Fashion-MNIST.
 ON_CLOTHES = {
+    "c3": (
+        "fashion_ghost",
+        "−",
+        {
+            label: (arm("BN 32 in 32"), arm("BN 2 in 32"))
+            for label, arm in {"in 32": clothes_ghost, "in 32, precise": clothes_precise}.items()
+        },
+    ),
+    "c4": (
+        "fashion_ghost",
+        "−",
+        {"in 32": (clothes_ghost("GN, batch 32"), clothes_ghost("BN 2 in 32"))},
+    ),
     "d12": ("fashion_experiments", "−", against_both(clothes)),
     "d13": ("fashion_experiments", "−", {"": (clothes("GN + L1"), clothes("GN"))}),
 }
