@@ -1,4 +1,7 @@
-"""What the tests share: the repository on the path, and a data set small enough for any machine."""
+"""What the tests share: the repository on the path, and a data set small enough for any machine.
+
+torch is not imported here, so that the process that only hands out the tests starts at once.
+"""
 
 import contextlib
 import os
@@ -10,12 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import utils  # noqa: E402
+LONGEST = ("test_sweep", "test_workbook", "test_exercises", "test_together", "test_checkpoints")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that all workers end together."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST and item.path.suffix != ".ipynb")
 
 
 def needs(root: str, kind: str):
@@ -31,8 +38,8 @@ posix_signals = pytest.mark.skipif(
 )
 
 
-def same(a: utils.Run, b: utils.Run) -> bool:
-    """Weights, buffers and histories equal bit for bit, but for the seconds."""
+def same(a, b) -> bool:
+    """Weights, buffers and histories of two runs equal bit for bit, but for the seconds."""
     untimed = [
         [{k: v for k, v in row.items() if k != "seconds"} for row in run.history.epochs]
         for run in (a, b)
@@ -40,7 +47,7 @@ def same(a: utils.Run, b: utils.Run) -> bool:
     states = [run.model.state_dict() for run in (a, b)]
     # repr, since NaN (no validation set) is not equal to itself
     return repr(untimed[0]) == repr(untimed[1]) and all(
-        torch.equal(v, states[1][k]) for k, v in states[0].items()
+        v.equal(states[1][k]) for k, v in states[0].items()
     )
 
 
@@ -52,18 +59,19 @@ def whole_runs():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny tensors gain nothing from a second thread, and the suite may share the machine."""
-    threads = torch.get_num_threads()
+    import torch
+
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def digits() -> utils.Data:
+def digits():
     """700 real scans to train on (the last batch of 128 is a short one) and 360 to test on."""
+    import utils
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SMOKE_TEST", raising=False)
         data = utils.load_data("digits")

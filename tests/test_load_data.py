@@ -8,7 +8,6 @@ import http.server
 import os
 import shutil
 import socket
-import subprocess
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -115,37 +114,22 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"<html>")
 
 
-class Drip(http.server.BaseHTTPRequestHandler):
-    """Gives a byte now and then, and never ends."""
-
-    def do_GET(self):
-        self.asked.set()
-        self.send_response(200)
-        self.send_header("Content-Length", "1000000")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            while True:
-                self.wfile.write(b".")
-                time.sleep(0.1)
-
-
-def test_after_bad_mirrors_comes_the_next(nothing_at_hand, mirror, monkeypatch):
-    Drip.asked = threading.Event()
-    wait = subprocess.Popen.wait
-
-    def until_it_drips(process, timeout=None):  # and the limit is over
-        if timeout and any("drip" in str(word) for word in process.args):
-            Drip.asked.wait(300)
-            raise subprocess.TimeoutExpired(process.args, timeout)
-        return wait(process, timeout)
-
-    monkeypatch.setattr(subprocess.Popen, "wait", until_it_drips)
-    with serving(Page) as page, serving(Drip) as drip:
-        mirrors = [page, f"{drip}drip/", mirror]
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
+def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch):
+    with serving(Page) as page:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [page, mirror])
         data = utils.load_data()
     assert (data.name, len(data.train)) == ("MNIST", 2)
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
+
+
+def test_a_download_that_never_ends_is_given_up(nothing_at_hand, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["one", "another"])
+    monkeypatch.setattr(utils, "_DOWNLOAD", "import sys; sys.stdin.read()")
+    monkeypatch.setattr(utils, "DOWNLOAD_SECONDS", 0.1)
+    before = set(psutil.Process().children())
+    assert utils.load_data().name == "scikit-learn digits"
+    assert not list(nothing_at_hand.iterdir())
+    assert set(psutil.Process().children()) <= before
 
 
 def test_without_a_mirror_the_stand_in_takes_its_place_and_a_line_says_why(nothing_at_hand, capsys):
