@@ -132,6 +132,13 @@ def test_the_list_shows_what_is_there(tmp_path, monkeypatch, capsys, in_process)
     assert "24 of 24" in line and tiny_grid.__name__ in line
 
 
+def test_settings_differ_and_cannot_be_changed():
+    for name, grid in GRIDS.items():
+        settings = list(grid.settings.values())
+        assert len(set(settings)) == len(settings), name
+        assert all(setting.__dataclass_params__.frozen for setting in settings), name
+
+
 def test_every_stored_row_is_of_its_grid_and_made_by_todays_recipe():
     for name in (path.stem for path in (ROOT / "results").glob("*.jsonl")):
         grid, path = GRIDS[name], ROOT / "results" / f"{name}.jsonl"
