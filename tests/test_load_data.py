@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torchvision
 from conftest import needs_mnist, posix_signals, still_there
 
 import utils
@@ -70,8 +69,8 @@ def nothing_at_hand(tmp_path, monkeypatch):
     for root in ("MNIST_ROOT", "FASHION_ROOT"):
         monkeypatch.delenv(root, raising=False)
     monkeypatch.setattr(utils, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [])
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.mirrors", [])
     return tmp_path / "data"
 
 
@@ -116,14 +115,14 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch):
     with serving(Page) as page:
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [page, mirror])
+        monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [page, mirror])
         data = utils.load_data()
     assert (data.name, len(data.train)) == ("MNIST", 2)
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
 
 
 def test_a_download_that_never_ends_is_given_up(nothing_at_hand, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["one", "another"])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["one", "another"])
     monkeypatch.setattr(utils, "_DOWNLOAD", "import sys; sys.stdin.read()")
     monkeypatch.setattr(utils, "DOWNLOAD_SECONDS", 0.1)
     before = set(psutil.Process().children())
@@ -164,13 +163,15 @@ def test_two_downloads_at_once_leave_one_copy(nothing_at_hand, monkeypatch):
 
     monkeypatch.setattr(utils, "_gives", gives)
     monkeypatch.setattr(utils, "_read", lambda folder, *_: folder)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["any"])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["any"])
     assert utils.load_data() == nothing_at_hand / "MNIST" / "raw"
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
 
 
 def load_from(url, folder):
-    torchvision.datasets.MNIST.mirrors = [url]
+    from torchvision import datasets
+
+    datasets.MNIST.mirrors = [url]
     utils.REPOSITORY = folder
     utils._DOWNLOAD = utils._DOWNLOAD.replace("timeout(15)", "timeout(600)")
     os.environ.pop("MNIST_ROOT", None)

@@ -10,7 +10,6 @@ import pytest
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
-import torchvision
 from conftest import epochs_kept, needs_fashion, needs_mnist, same
 from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
@@ -31,8 +30,10 @@ def normalized(images):
 
 @needs_mnist
 def test_mnist_is_as_torchvision_reads_it():
+    from torchvision import datasets  # here, as it takes two seconds
+
     data = utils.load_data()
-    oracle = torchvision.datasets.MNIST(os.environ["MNIST_ROOT"], train=False, download=False)
+    oracle = datasets.MNIST(os.environ["MNIST_ROOT"], train=False, download=False)
     assert (len(data.train), len(data.test), data.val) == (60_000, 10_000, None)
     for i in (0, 1234, 9999):
         image, label = oracle[i]
