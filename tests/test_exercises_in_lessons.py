@@ -34,14 +34,18 @@ def test_the_cells_are_those_of_the_exercises_text(lesson):
     assert sorted(names) == sorted(task.name for task in texts.read(lesson))
 
 
+def one_after_another(experiments, data, **how):
+    """In the place of ``fit_together``, whose processes start when nbval runs the lesson."""
+    return [utils.fit(experiment, data, **how) for experiment in experiments]
+
+
 @needs_mnist
 @each_lesson
 def test_the_lesson_goes_on_with_the_solutions(lesson, monkeypatch, capsys):
     """All of its code in one process."""
     monkeypatch.setenv("SMOKE_TEST", "1")
     monkeypatch.chdir(ROOT / "notebooks")
-    together = "fit_together"  # starts processes, as nbval's run of the same cell does
-    monkeypatch.setattr(utils, together, lambda given, *how: [utils.fit(e, *how) for e in given])
+    monkeypatch.setattr(utils, "fit_together", one_after_another)
     plt.switch_backend("Agg")
     code = [cell.source for cell in lesson_cells(lesson) if cell.cell_type == "code"][1:]
     for task in texts.read(lesson):

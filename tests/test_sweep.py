@@ -83,8 +83,8 @@ def test_cut_off_at_any_byte_it_goes_on_where_it_was(tmp_path, in_process, capsy
 def test_killed_it_loses_no_finished_run(tmp_path, monkeypatch):
     command = [sys.executable, str(ROOT / "tests" / "tiny_grid.py"), tmp_path]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    process, deadline = subprocess.Popen(command, stderr=subprocess.DEVNULL), time.monotonic() + 300
-    while len(slots(tmp_path)) < 5 and process.poll() is None and time.monotonic() < deadline:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(slots(tmp_path)) < 5 and process.poll() is None:
         time.sleep(0.01)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -355,17 +355,6 @@ def test_mean_and_standard_deviation_are_the_training_sets(name):
     found = round(x.mean().item(), 4), round(x.std().item(), 4)
     assert found == (data.train.mean, data.train.std) == (data.test.mean, data.test.std)
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
-
-
-def test_an_experiment_can_be_given_more_fields(digits):
-    @dataclass(frozen=True)
-    class Longer(Experiment):
-        steps: int = 3
-        norm: str = "GN"
-
-    assert replace(Longer(), steps=5, lr=np.float32(0.5)) == Longer(steps=5, lr=0.5)
-    with pytest.raises(ValueError, match="batch_size = 0"):
-        Longer(batch_size=0)
 
 
 def test_a_smoke_test_is_short_and_says_nothing_of_it(monkeypatch, capsys, tmp_path):
