@@ -81,6 +81,8 @@ def digits():
 
 def epochs_kept(folder: Path) -> list[int]:
     """Of each checkpoint in the folder."""
+    import torch
+
     return [len(torch.load(file, weights_only=True)["history"]) for file in folder.glob("*.pt")]
 
 

@@ -8,6 +8,7 @@ import http.server
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -123,9 +124,13 @@ def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch)
 
 def test_a_download_that_never_ends_is_given_up(nothing_at_hand, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["one", "another"])
-    monkeypatch.setattr(utils, "_DOWNLOAD", "import sys; sys.stdin.read()")
-    monkeypatch.setattr(utils, "DOWNLOAD_SECONDS", 0.1)
-    before = set(psutil.Process().children())
+    monkeypatch.setattr(utils, "_DOWNLOAD", "import time; time.sleep(3_600)")
+    run, before = subprocess.run, set(psutil.Process().children())
+
+    def impatient(*command, timeout, **how):
+        return run(*command, timeout=timeout / 1_000, **how)
+
+    monkeypatch.setattr(subprocess, "run", impatient)
     assert utils.load_data().name == "scikit-learn digits"
     assert not list(nothing_at_hand.iterdir())
     assert set(psutil.Process().children()) <= before
