@@ -6,6 +6,8 @@ missing are installed; what is there, Colab's own PyTorch above all, stays as it
 
 from __future__ import annotations  # an old Python should read as far as check_python
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +33,28 @@ def begin() -> None:
         if module and folder not in (ROOT, ROOT / name):
             print(f"{name}: the course's, in place of {module.__file__}")
             del sys.modules[name]
+    if os.environ.get("SMOKE_TEST") == "1":
+        from IPython import get_ipython
+
+        if shell := get_ipython():
+            shell.ast_transformers.append(ShortLoops())
+
+
+class ShortLoops(ast.NodeTransformer):
+    """Ends each training loop of a lesson's cells after 20 steps: a test asks if they run."""
+
+    def visit_For(self, node: ast.For) -> ast.For:
+        self.generic_visit(node)
+        loops = [part for part in ast.walk(node) if isinstance(part, ast.For) and trains(part)]
+        if loops == [node]:  # and none within it
+            short = ast.parse("__import__('itertools').islice(0, 20)", mode="eval").body
+            short.args[0] = node.iter
+            node.iter = ast.copy_location(short, node.iter)
+        return ast.fix_missing_locations(node)
+
+
+def trains(loop: ast.For) -> bool:
+    return any(getattr(part, "attr", "") == "backward" for part in ast.walk(loop))
 
 
 def check_python() -> None:

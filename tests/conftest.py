@@ -1,4 +1,7 @@
-"""What the tests share: the repository on the path, and a data set small enough for any machine."""
+"""What the tests share: the repository on the path, and a data set small enough for any machine.
+
+torch is not imported here, so that the process that only hands out the tests starts at once.
+"""
 
 import contextlib
 import os
@@ -10,12 +13,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import utils  # noqa: E402
+LONGEST = "sweep exercises workbook checkpoints together alone load_data exercises_in_lessons utils"
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that all workers end together."""
+    longest = {f"test_{name}" for name in LONGEST.split()}
+    items.sort(key=lambda item: item.path.stem not in longest and item.path.suffix != ".ipynb")
 
 
 def needs(root: str, kind: str):
@@ -31,8 +39,8 @@ posix_signals = pytest.mark.skipif(
 )
 
 
-def same(a: utils.Run, b: utils.Run) -> bool:
-    """Weights, buffers and histories equal bit for bit, but for the seconds."""
+def same(a, b) -> bool:
+    """Weights, buffers and histories of two runs equal bit for bit, but for the seconds."""
     untimed = [
         [{k: v for k, v in row.items() if k != "seconds"} for row in run.history.epochs]
         for run in (a, b)
@@ -40,7 +48,7 @@ def same(a: utils.Run, b: utils.Run) -> bool:
     states = [run.model.state_dict() for run in (a, b)]
     # repr, since NaN (no validation set) is not equal to itself
     return repr(untimed[0]) == repr(untimed[1]) and all(
-        torch.equal(v, states[1][k]) for k, v in states[0].items()
+        v.equal(states[1][k]) for k, v in states[0].items()
     )
 
 
@@ -52,18 +60,19 @@ def whole_runs():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny tensors gain nothing from a second thread, and the suite may share the machine."""
-    threads = torch.get_num_threads()
+    import torch
+
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def digits() -> utils.Data:
+def digits():
     """700 real scans to train on (the last batch of 128 is a short one) and 360 to test on."""
+    import utils
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SMOKE_TEST", raising=False)
         data = utils.load_data("digits")
@@ -72,6 +81,8 @@ def digits() -> utils.Data:
 
 def epochs_kept(folder: Path) -> list[int]:
     """Of each checkpoint in the folder."""
+    import torch
+
     return [len(torch.load(file, weights_only=True)["history"]) for file in folder.glob("*.pt")]
 
 
@@ -89,8 +100,7 @@ def meanwhile(ready, act):
     over = threading.Event()
 
     def wait():
-        deadline = time.monotonic() + 600
-        while not ready() and not over.is_set() and time.monotonic() < deadline:
+        while not ready() and not over.is_set():
             time.sleep(0.01)
         if not over.is_set():
             act()

@@ -64,18 +64,12 @@ def test_columns_without_a_difference_are_not_told_apart():
     assert found["verdict"].item() == "not detected"
 
 
-def test_fragile_if_one_seed_decides_or_the_exact_test_does_not_find_it():
-    d = table(b=np.zeros(10), firm=[1, 1.2, 0.9, 1.1, 1.3, 1, 0.8, 1, 1.1, 0.9], one=0.0, five=0.0)
-    d["one"] = [0.1, 0.3, -0.1, 0.2, 0.4, 0, 0.1, 0.3, -0.1, 0.2]  # p < 0.05, but not without 4
+def test_a_verdict_that_the_exact_test_does_not_find_is_fragile():
+    d = table(b=np.zeros(10), firm=[1, 1.2, 0.9, 1.1, 1.3, 1, 0.8, 1, 1.1, 0.9], five=0.0)
     d["five"] = [0.35, 0.35, 0.35, 0.35, 0.35, 0, 0, 0, 0, 0]  # exact p = 2/32
     assert stats.ttest_1samp(d["five"], 0).pvalue < 0.05
     for column, fragile in {"firm": False, "five": True}.items():
         assert judge(d, {"": (column, "b")})["fragile"].item() == fragile
-    p = stats.ttest_1samp(d["one"], 0).pvalue
-    without = [stats.ttest_1samp(d["one"].drop(s), 0).pvalue for s in d.index]
-    assert judge(d, {"": ("one", "b")})["fragile"].item() == any(
-        (q < 0.05) != (p < 0.05) for q in without
-    )
 
 
 def test_the_exact_test_is_scipys_permutation_test():

@@ -3,6 +3,7 @@
 With the stubs, as they are committed, nbval runs them.
 """
 
+import ast
 import re
 
 import exercise_cells as cells
@@ -11,7 +12,9 @@ import nbformat
 import pytest
 from conftest import ROOT, needs_mnist
 
+import utils
 from backstage.exercises import texts
+from backstage.setup import ShortLoops
 
 CHECKED = re.compile(r'^\w+ = check\("(\w+)", \w+\)$', re.MULTILINE)
 PATHS = {lesson: ROOT / "notebooks" / f"{lesson}.ipynb" for lesson in texts.LESSONS}
@@ -32,12 +35,18 @@ def test_the_cells_are_those_of_the_exercises_text(lesson):
     assert sorted(names) == sorted(task.name for task in texts.read(lesson))
 
 
+def one_after_another(experiments, data, **how):
+    """In the place of ``fit_together``, whose processes start when nbval runs the lesson."""
+    return [utils.fit(experiment, data, **how) for experiment in experiments]
+
+
 @needs_mnist
 @each_lesson
 def test_the_lesson_goes_on_with_the_solutions(lesson, monkeypatch, capsys):
     """All of its code in one process."""
     monkeypatch.setenv("SMOKE_TEST", "1")
     monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setattr(utils, "fit_together", one_after_another)
     plt.switch_backend("Agg")
     code = [cell.source for cell in lesson_cells(lesson) if cell.cell_type == "code"][1:]
     for task in texts.read(lesson):
@@ -45,7 +54,7 @@ def test_the_lesson_goes_on_with_the_solutions(lesson, monkeypatch, capsys):
         code = [solved if source == cells.stub_cell(task) else source for source in code]
     scope = {"__name__": "__main__", "display": print}
     for source in code:
-        exec(compile(source, f"<{lesson}>", "exec"), scope)
+        exec(compile(ShortLoops().visit(ast.parse(source)), f"<{lesson}>", "exec"), scope)
     plt.close("all")
     said = capsys.readouterr().out
     for task in texts.read(lesson):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torchvision
 from conftest import needs_mnist, posix_signals, still_there
 
 import utils
@@ -71,8 +70,8 @@ def nothing_at_hand(tmp_path, monkeypatch):
     for root in ("MNIST_ROOT", "FASHION_ROOT"):
         monkeypatch.delenv(root, raising=False)
     monkeypatch.setattr(utils, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [])
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.mirrors", [])
     return tmp_path / "data"
 
 
@@ -115,37 +114,26 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"<html>")
 
 
-class Drip(http.server.BaseHTTPRequestHandler):
-    """Gives a byte now and then, and never ends."""
-
-    def do_GET(self):
-        self.asked.set()
-        self.send_response(200)
-        self.send_header("Content-Length", "1000000")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            while True:
-                self.wfile.write(b".")
-                time.sleep(0.1)
-
-
-def test_after_bad_mirrors_comes_the_next(nothing_at_hand, mirror, monkeypatch):
-    Drip.asked = threading.Event()
-    wait = subprocess.Popen.wait
-
-    def until_it_drips(process, timeout=None):  # and the limit is over
-        if timeout and any("drip" in str(word) for word in process.args):
-            Drip.asked.wait(300)
-            raise subprocess.TimeoutExpired(process.args, timeout)
-        return wait(process, timeout)
-
-    monkeypatch.setattr(subprocess.Popen, "wait", until_it_drips)
-    with serving(Page) as page, serving(Drip) as drip:
-        mirrors = [page, f"{drip}drip/", mirror]
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
+def test_after_a_bad_mirror_comes_the_next(nothing_at_hand, mirror, monkeypatch):
+    with serving(Page) as page:
+        monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [page, mirror])
         data = utils.load_data()
     assert (data.name, len(data.train)) == ("MNIST", 2)
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
+
+
+def test_a_download_that_never_ends_is_given_up(nothing_at_hand, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["one", "another"])
+    monkeypatch.setattr(utils, "_DOWNLOAD", "import time; time.sleep(3_600)")
+    run, before = subprocess.run, set(psutil.Process().children())
+
+    def impatient(*command, timeout, **how):
+        return run(*command, timeout=timeout / 1_000, **how)
+
+    monkeypatch.setattr(subprocess, "run", impatient)
+    assert utils.load_data().name == "scikit-learn digits"
+    assert not list(nothing_at_hand.iterdir())
+    assert set(psutil.Process().children()) <= before
 
 
 def test_without_a_mirror_the_stand_in_takes_its_place_and_a_line_says_why(nothing_at_hand, capsys):
@@ -180,13 +168,15 @@ def test_two_downloads_at_once_leave_one_copy(nothing_at_hand, monkeypatch):
 
     monkeypatch.setattr(utils, "_gives", gives)
     monkeypatch.setattr(utils, "_read", lambda folder, *_: folder)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["any"])
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["any"])
     assert utils.load_data() == nothing_at_hand / "MNIST" / "raw"
     assert [path.name for path in nothing_at_hand.iterdir()] == ["MNIST"]
 
 
 def load_from(url, folder):
-    torchvision.datasets.MNIST.mirrors = [url]
+    from torchvision import datasets
+
+    datasets.MNIST.mirrors = [url]
     utils.REPOSITORY = folder
     utils._DOWNLOAD = utils._DOWNLOAD.replace("timeout(15)", "timeout(600)")
     os.environ.pop("MNIST_ROOT", None)

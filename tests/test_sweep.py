@@ -1,5 +1,6 @@
 """A sweep: what its rows hold, and that nothing finished is lost, whatever is killed and when."""
 
+import contextlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import psutil
 import pytest
 import tiny_grid
 import torch
-from conftest import ROOT, posix_signals, still_there
+from conftest import ROOT, meanwhile, posix_signals, still_there
 from tiny_grid import GRID, Setting
 
 import utils
@@ -23,8 +24,6 @@ from backstage.evidence.__main__ import main
 from backstage.evidence.grids import GRIDS, tasks
 
 WANTED = {(task.name, task.seed) for task in tasks("tiny", GRID)}
-COMMAND = [sys.executable, str(ROOT / "tests" / "tiny_grid.py")]
-SURROUNDINGS = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def rows(folder):
@@ -38,9 +37,14 @@ def slots(folder):
     return [(row["setting"], row["seed"]) for row in rows(folder)]
 
 
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(sweep, "workers", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(tiny_grid, "sleep", lambda _: None)
+
+
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(sweep, "workers", lambda *_: ThreadPoolExecutor(1))
+    in_this_process(monkeypatch)
 
 
 def test_a_row_has_its_settings_columns_and_what_was_measured(tmp_path, in_process):
@@ -75,52 +79,39 @@ def test_cut_off_at_any_byte_it_goes_on_where_it_was(tmp_path, in_process, capsy
     assert "tiny.jsonl ends in half a line, which is left out." in capsys.readouterr().err
 
 
-def killed_when(process, folder, enough):
-    """Kills it as soon as the file has so many rows."""
-    deadline = time.monotonic() + 300
-    while len(rows(folder)) < enough and process.poll() is None and time.monotonic() < deadline:
+@posix_signals
+def test_killed_it_loses_no_finished_run(tmp_path, monkeypatch):
+    command = [sys.executable, str(ROOT / "tests" / "tiny_grid.py"), tmp_path]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(slots(tmp_path)) < 5 and process.poll() is None:
         time.sleep(0.01)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    return workers
-
-
-@posix_signals
-def test_killed_again_and_again_it_loses_no_finished_run(tmp_path):
-    for enough in (1, 10):
-        before = set(slots(tmp_path))
-        process = subprocess.Popen(
-            [*COMMAND, tmp_path], env=SURROUNDINGS, stderr=subprocess.DEVNULL
-        )
-        workers = killed_when(process, tmp_path, enough)
-        assert not still_there(workers, 120), "they outlive it"
-        assert before <= set(slots(tmp_path)) < WANTED
-    subprocess.run([*COMMAND, tmp_path], env=SURROUNDINGS, check=True, capture_output=True)
-    assert sorted(slots(tmp_path)) == sorted(WANTED)
+    assert not still_there(workers, 120), "they outlive it"
+    before = set(slots(tmp_path))
+    assert before and before < WANTED
+    in_this_process(monkeypatch)
+    sweep.run("tiny", GRID, folder=tmp_path)
+    assert sorted(slots(tmp_path)) == sorted(WANTED)  # each once
 
 
 @posix_signals
 def test_a_killed_dask_worker_loses_no_finished_run(tmp_path):
-    distributed = pytest.importorskip("distributed")
+    distributed, before = pytest.importorskip("distributed"), set()
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
     with distributed.LocalCluster(**how) as cluster:
-        process = subprocess.Popen(
-            [*COMMAND, tmp_path, cluster.scheduler_address],
-            env=SURROUNDINGS,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 300
-        while len(rows(tmp_path)) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        before = set(slots(tmp_path))
-        alive = [worker.pid for worker in cluster.workers.values() if worker.pid]
-        os.kill(alive[0], signal.SIGKILL)
-        process.wait(120)
-        assert before <= set(slots(tmp_path))
-        subprocess.run(
-            [*COMMAND, tmp_path, cluster.scheduler_address], env=SURROUNDINGS, check=True
-        )
+
+        def kill_one():
+            before.update(slots(tmp_path))
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+
+        with meanwhile(ready=lambda: len(slots(tmp_path)) >= 8, act=kill_one):
+            with contextlib.suppress(RuntimeError):  # runs were lost with the worker
+                sweep.run("tiny", GRID, scheduler=cluster.scheduler_address, folder=tmp_path)
+        assert before and before <= set(slots(tmp_path))
+        sweep.run("tiny", GRID, scheduler=cluster.scheduler_address, folder=tmp_path)
     assert sorted(slots(tmp_path)) == sorted(WANTED)
 
 
@@ -139,6 +130,13 @@ def test_the_list_shows_what_is_there(tmp_path, monkeypatch, capsys, in_process)
     assert main() == 0
     (line,) = (x for x in capsys.readouterr().out.splitlines() if x.lstrip().startswith("tiny"))
     assert "24 of 24" in line and tiny_grid.__name__ in line
+
+
+def test_settings_differ_and_cannot_be_changed():
+    for name, grid in GRIDS.items():
+        settings = list(grid.settings.values())
+        assert len(set(settings)) == len(settings), name
+        assert all(setting.__dataclass_params__.frozen for setting in settings), name
 
 
 def test_every_stored_row_is_of_its_grid_and_made_by_todays_recipe():
