@@ -153,7 +153,7 @@ def _explains(name: str, found: list[Seen], k: int, flaw: Mistake, differ: dict[
 
 def _pairs(name: str, found: list[Seen], differ: dict[str, int]) -> list[tuple[Mistake, Mistake]]:
     """Two mistakes at once, the likely ones first: those that explain the smallest case that is
-    wrong, or one of the values in every case, and then those that spoil what differs first."""
+    wrong, or one of the values in every case; then those that spoil what differs."""
     first, k = next(iter(differ.items()))
     last = max(i for i in range(len(found)) if first in differing(found[i], expected(name)[i]))
 
@@ -161,7 +161,8 @@ def _pairs(name: str, found: list[Seen], differ: dict[str, int]) -> list[tuple[M
         explains = _explains(name, found, k, flaw, differ)
         if flaw not in flaws(name):
             return int(explains)  # a slip that nobody has listed
-        return 2 * explains + (first in differing(seen_by(name, last, flaw), expected(name)[last]))
+        spoilt = set(differing(seen_by(name, last, flaw), expected(name)[last])) & differ.keys()
+        return 3 * explains + bool(spoilt) + (first in spoilt)
 
     ranks = {flaw: rank for flaw in flaws(name) + slips(name) if (rank := likely(flaw))}
     pairs = [p for p in itertools.combinations(ranks, 2) if p[0].name != p[1].name]
