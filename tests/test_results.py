@@ -148,7 +148,7 @@ def test_accuracies_are_means_of_ten_seeds():
 
 
 def test_accuracies_in_words_are_those_of_the_rows():
-    assert "(without one: 30%)" in LINES["a7"] and "(78%)" in LINES["a8"]
+    assert "(without one: 30%)" in LINES["a8"] and "(78%)" in LINES["a9"]
     assert [round(start("none", s).mean()) for s in ("default", "He")] == [30, 78]
-    assert "1.21 here, and 1.15 in the CNN" in LINES["a12"]
+    assert "1.21 here, and 1.15 in the CNN" in LINES["a13"]
     assert [f"{growth('growth', n, 'BN').mean():.2f}" for n in ("MLP", "CNN")] == ["1.21", "1.15"]
