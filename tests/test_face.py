@@ -48,6 +48,20 @@ def test_links_lead_somewhere(path):
             assert anchor in known, link
 
 
+def test_every_line_to_try_has_an_answer_for_teachers():
+    """Lessons 2 to 6: a bullet for the number of each section that has such a line."""
+    answers = (ROOT / "docs" / "TEACHING.md").read_text(encoding="utf-8").partition("## Answers")[2]
+    for path in paths()[2:]:
+        wanted, section = set(), ""
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                section = ([section] + re.findall(r"^## (\d+) ·", cell.source, re.MULTILINE))[-1]
+            elif re.search("(#|;) try:", cell.source):
+                wanted.add(section)
+        given = answers.partition(f"(../notebooks/{path.name})")[2].partition("\n**[")[0]
+        assert wanted and wanted <= set(re.findall(r"^- \*(\d+)", given, re.MULTILINE)), path.name
+
+
 def test_pictures_are_small_described_and_all_shown():
     files = list((ROOT / "docs").glob("*.png"))
     assert sum(path.stat().st_size for path in files) < 1_500_000
