@@ -168,6 +168,7 @@ def with_precise_statistics():
 
 deep = at_best_rate("very_deep", "norm", "residual", "depth", chosen_on="test_accuracy")
 start = at_best_rate("two_starts", "norm", "start", chosen_on="val_accuracy")
+start_on_clothes = at_best_rate("fashion_two_starts", "norm", "start", chosen_on="val_accuracy")
 variant = arms("layer_norm", "norm", "scale")
 batch = arms("batch_size", "norm", "batch_size")
 batch_precise = arms("batch_size", "norm", "batch_size", value="precise_test_accuracy")
@@ -253,7 +254,7 @@ def of_transformers(better, other):
     }
 
 
-def from_start(which):
+def from_start(which, start=start):
     return {norm: (start(norm, which), start("none", which)) for norm in NORMS}
 
 
@@ -423,6 +424,8 @@ COMPARED = {
 }
 # The same findings on Fashion-MNIST.
 ON_CLOTHES = {
+    "a8": ("fashion_two_starts", "−", from_start("default", start_on_clothes)),
+    "a9": ("fashion_two_starts", "−", from_start("He", start_on_clothes)),
     "c3": (
         "fashion_ghost",
         "−",
