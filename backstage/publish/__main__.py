@@ -25,7 +25,7 @@ ADDRESS = re.compile(
     r"(?:\.git)?(?:/(?:tree|blob)/\S*)?/?",
     re.IGNORECASE,
 )
-UPLOAD = "In Colab: *File → Open notebook → GitHub*, and paste this repository's address."
+UPLOAD = "In Colab: *File → Open notebook → GitHub*, and paste this repository's address, there and in the first cell."
 
 
 def address_of(text: str) -> str:
