@@ -167,6 +167,9 @@ def with_precise_statistics():
 
 
 deep = at_best_rate("very_deep", "norm", "residual", "depth", chosen_on="test_accuracy")
+deep_ten = at_best_rate(
+    "very_deep_ten_epochs", "norm", "residual", "depth", chosen_on="val_accuracy"
+)
 start = at_best_rate("two_starts", "norm", "start", chosen_on="val_accuracy")
 start_on_clothes = at_best_rate("fashion_two_starts", "norm", "start", chosen_on="val_accuracy")
 variant = arms("layer_norm", "norm", "scale")
@@ -280,6 +283,14 @@ def deeper(residual, *norms):
     }
 
 
+def in_ten_epochs():
+    return {
+        f"{kind}, {depth}": (deep_ten("BN", residual, depth), deep_ten("none", residual, depth))
+        for kind, residual in (("plain", False), ("with skips", True))
+        for depth in (20, 40)
+    }
+
+
 def of_variants(better, **others):
     return {label: (variant(better, 1), variant(other, 1)) for label, other in others.items()}
 
@@ -335,9 +346,10 @@ COMPARED = {
     "a14": ("gradient_growth", "/", calmed()),
     "a15": ("very_deep", "−", deeper(False, *NORMS)),
     "a16": ("very_deep", "−", deeper(True, "BN")),
-    "a17": ("covariate_shift", "/", in_spite_of_noise()),
-    "a18": ("smoothness", "/", smoother("BN", **RAW)),
-    "a19": ("smoothness", "/", smoother("BN", scale_free_beta="β·‖w‖²")),
+    "a17": ("very_deep_ten_epochs", "−", in_ten_epochs()),
+    "a18": ("covariate_shift", "/", in_spite_of_noise()),
+    "a19": ("smoothness", "/", smoother("BN", **RAW)),
+    "a20": ("smoothness", "/", smoother("BN", scale_free_beta="β·‖w‖²")),
     "b1": ("faster", "/", fewer_steps("LN")),
     "b2": ("smoothness", "/", smoother("LN", **RAW)),
     "b3": ("smoothness", "/", smoother("LN", scale_free_beta="β·‖w‖²")),
