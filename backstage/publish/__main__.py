@@ -25,7 +25,10 @@ ADDRESS = re.compile(
     r"(?:\.git)?(?:/(?:tree|blob)/\S*)?/?",
     re.IGNORECASE,
 )
-UPLOAD = "In Colab: *File → Open notebook → GitHub*, and paste this repository's address, there and in the first cell."
+UPLOAD = (
+    "In Colab: *File → Open notebook → GitHub*, and paste this repository's address, there and in "
+    "the first cell."
+)
 
 
 def address_of(text: str) -> str:
