@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -42,9 +43,17 @@ def stored() -> dict:
     return json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
+def dropout_draws_as_then() -> bool:
+    """PyTorch 2.5 draws other random numbers for dropout than the releases after it."""
+    torch.manual_seed(3)
+    return (F.dropout(torch.ones(64, 16), 0.1) == 0).nonzero()[0].tolist() == [0, 14]
+
+
 @pytest.mark.parametrize("i", range(len(RUNS)), ids=[e.label for e in RUNS])
 def test_training_computes_what_it_did_when_the_stored_results_were_made(i):
     golden = stored()
+    if RUNS[i].dropout and not dropout_draws_as_then():
+        pytest.skip("this PyTorch draws dropout's random numbers in another way")
     assert golden["recipe"] == utils.RECIPE and golden["runs"][i]["experiment"] == asdict(RUNS[i])
     assert near(train(RUNS[i]), golden["runs"][i]["history"]), (
         "Training computes something else than it did. If that is what you want, raise "
