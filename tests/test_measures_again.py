@@ -20,11 +20,14 @@ from backstage.evidence.measures import (
     runs,
     sigma_detached,
     smoothness,
+    steadiness,
+    three_experiments,
     two_starts,
+    very_deep,
 )
 from backstage.evidence.measures.layer_norm import three_layer_cnn
 from s6_model import Net
-from utils import normalize
+from utils import evaluate, fit, normalize
 
 
 def first_batch(data, size=64, dtype=torch.float32):
@@ -180,3 +183,41 @@ def test_fashions_ghosts_share_all_but_the_norm():
     two, whole, gn = fashion.ghosts().values()
     assert replace(two, norm_batch=32) == whole
     assert (gn.norm, gn.batch_size, gn.lr) == ("GN", two.batch_size, two.lr)
+
+
+# ------------------------------------------------------------------------- lengths, long and short
+
+
+def test_steadiness_is_fits_run_looked_at_in_two_ways(digits):
+    (experiment,) = steadiness.settings().values()
+    experiment = replace(experiment, epochs=3, lr=0.002)
+    found = steadiness.measure(experiment, 4, digits)
+    run = fit(replace(experiment, seed=4), digits, device="cpu")
+    assert found["running_accuracy"] == run.history["test_accuracy"]
+    for layer in run.model.modules():  # the oracle: all images in one batch, training mode
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.train().momentum = 1.0
+    run.model(first_batch(digits, len(digits.train))[0])
+    assert found["precise_accuracy"][-1] == pytest.approx(
+        evaluate(run.model, digits.test)[1], abs=0.01
+    )
+    assert found["precise_accuracy"] != found["running_accuracy"]
+
+
+def test_ten_epochs_are_scored_on_images_that_were_kept_apart(digits, monkeypatch):
+    seen, setting = [], very_deep.Setting("BN", 5, epochs=1, images=10_000)
+    monkeypatch.setattr(
+        very_deep, "evaluate", lambda model, images: seen.append(images) or (0, len(images))
+    )
+    monkeypatch.setattr(very_deep, "trained", lambda setting, seed, images: seen.append(images))
+    found = very_deep.measure_ten(setting, 0, digits)
+    trained_on, validation, test = seen
+    assert len(trained_on) + len(validation) == len(digits.train) and test is digits.test
+    assert found == {"val_accuracy": len(validation), "test_accuracy": len(test)}
+    assert {s.epochs for s in very_deep.ten_epochs().values()} == {10}
+
+
+def test_lengths_differ_in_the_epochs_alone():
+    found = list(three_experiments.lengths().values())
+    assert [e.epochs for e in found] == [20, 16] * 3
+    assert [replace(e, epochs=20) for e in found[1::2]] == found[::2]

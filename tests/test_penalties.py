@@ -5,13 +5,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import scaling
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
 from torch import nn
 
 import utils
-from backstage.evidence import scaling
 from backstage.evidence.measures import (
     equilibrium,
     few_images,

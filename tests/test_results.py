@@ -7,6 +7,7 @@ import re
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from compared import COMPARED, ON_CLOTHES, growth, rows, start
 from conftest import ROOT
@@ -130,17 +131,15 @@ def test_every_finding_of_the_page_is_compared():
     assert [key for key in LINES if re.fullmatch(r"[a-e]\d+", key)] == list(COMPARED)
 
 
-@pytest.mark.parametrize("name", ["tune", "fashion_tune"])
-def test_losses_of_tuning_are_means_of_two_seeds(name):
-    table = rows(name).groupby(["norm", "groups", "augment", "l1", "l2"])["val_loss"]
-    for (norm, groups, augment, l1, l2), (loss, seeds) in table.agg(["mean", "count"]).iterrows():
-        arm = f"| GN + L1, {groups} groups |" if norm == "GN" else "| LN + L2 |"
-        if name == "fashion_tune" and augment:
-            assert f"{loss:.4f}" in PAGE and seeds == 2
-            continue
-        if name == "fashion_tune":
-            arm = f"| clothes, {'GN + L1' if norm == 'GN' else 'LN + L2'} |"
-        (line,) = (line for line in PAGE.splitlines() if line.startswith(arm))
+def test_losses_of_tuning_are_means_of_two_seeds():
+    table = pd.concat([rows("tune"), rows("fashion_tune")])
+    table = table.replace({"data": {"mnist": "MNIST", "fashion": "Fashion-MNIST"}})
+    arms = table.groupby(["data", "augment", "norm", "groups", "l1", "l2"])["val_loss"]
+    for arm, (loss, seeds) in arms.agg(["mean", "count"]).iterrows():
+        data, augment, norm, groups, l1, l2 = arm
+        what = f"GN + L1, {groups} groups" if norm == "GN" else "LN + L2"
+        begins = f"| {data}, {'augmented' if augment else 'plain'}, {what} |"
+        (line,) = (line for line in PAGE.splitlines() if line.startswith(begins))
         assert f"{l1 + l2:.0e}: {loss:.4f}".replace("e-0", "e-") in line and seeds == 2
 
 

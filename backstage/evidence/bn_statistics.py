@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s6_model import make_norm
 from utils import Data, Images, Run, evaluate, normalize
 
 
@@ -55,17 +54,3 @@ def with_other_statistics(run: Run, data: Data, batch_size: int) -> dict[str, fl
     batch = evaluate_by_batch(run.model, data.test, batch_size, run.experiment.seed)
     names = ("precise_test_loss", "precise_test_accuracy", "batch_test_loss", "batch_test_accuracy")
     return dict(zip(names, precise + batch, strict=True))
-
-
-@torch.no_grad()
-def effect_of_batch_mates(norm: str, channels: int = 16, seed: int = 0) -> float:
-    """How far one image's output of the norm moves, at most, when its batch-mates change.
-
-    In training mode, for activations of mean 0 and variance 1, (8, channels, 7, 7).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    layer = make_norm(norm, channels)
-    x = torch.randn(8, channels, 7, 7, generator=generator)
-    others = 3 * torch.randn(8, channels, 7, 7, generator=generator) + 1
-    others[0] = x[0]
-    return (layer(x)[0] - layer(others)[0]).abs().max().item()

@@ -59,7 +59,7 @@ GRIDS = {
         faster.measure,
     ),
     "largest_rate": Grid(
-        "At how large a learning rate does each norm still train?",
+        "At how large a learning rate does each norm still train an MLP?",
         largest_rate.settings(),
         largest_rate.measure,
     ),

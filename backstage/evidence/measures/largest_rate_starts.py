@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from torch import nn
 
-from backstage.evidence.measures.largest_rate import RATES, largest
-from backstage.evidence.measures.runs import endless, step, with_validation
+from backstage.evidence.measures.largest_rate import largest
 from backstage.evidence.measures.two_starts import STARTS, started
 from s6_model import NORMS, Net
-from utils import Data, evaluate
+from utils import Data
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,10 @@ def settings() -> dict[str, Setting]:
 
 
 def measure(setting: Setting, seed: int, data: Data) -> dict:
-    """``largest_rate``, None where not even the first of ``RATES`` trains.
+    """As ``largest_rate.largest``."""
 
-    Found by bisection, and, if that finds nothing, from its first rate down, as in
-    ``largest_rate.py``. ``tried`` lists the rates looked at, in rising order, with their validation
-    accuracies in 0..1.
-    """
-    data = with_validation(data, setting.validation)
-    return largest(RATES, lambda lr: accuracy_at(lr, setting, seed, data), setting.accuracy)
+    def make() -> nn.Module:
+        net = started(Net(setting.norm), setting.start)
+        return net.to(memory_format=torch.channels_last)
 
-
-def accuracy_at(lr: float, setting: Setting, seed: int, data: Data) -> float:
-    """Validation accuracy in 0..1 after training at that rate; 0 where the loss blew up."""
-    torch.manual_seed(seed)
-    model = started(Net(setting.norm), setting.start).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=setting.momentum, fused=True)
-    supply = endless(data.train, setting.batch_size, seed)
-    for _ in range(setting.steps):
-        if not step(model, optimizer, *next(supply)) < float("inf"):
-            return 0.0
-    return evaluate(model, data.val)[1]
+    return largest(make, setting, seed, data)
