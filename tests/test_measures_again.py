@@ -15,6 +15,7 @@ from backstage.evidence.measures import (
     few_images,
     gradient_growth,
     l2_or_rate,
+    largest_rate_starts,
     new_domain,
     pre_post_norm,
     runs,
@@ -55,6 +56,28 @@ def test_the_default_start_is_torchs_own():
     assert all(torch.equal(found[name], own[name]) for name in own)
     with pytest.raises(ValueError, match="Unknown start 'Xavier'"):
         two_starts.started(Net("BN"), "Xavier")
+
+
+SHORT = {
+    two_starts: {"epochs": 1},
+    smoothness: {"max_steps": 0},
+    largest_rate_starts: {"steps": 1},
+}
+
+
+@pytest.mark.parametrize("module", SHORT, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_the_start_that_is_asked_for_is_taken(module, digits, monkeypatch):
+    asked = set()
+    monkeypatch.setattr(module, "started", lambda net, start: asked.add(start) or net)
+    module.measure(module.Setting("none", "He", **SHORT[module]), 0, digits)
+    assert asked == {"He"}
+
+
+def test_the_rate_is_chosen_on_images_that_are_neither_trained_nor_tested_on(digits, monkeypatch):
+    monkeypatch.setattr(two_starts, "evaluate", lambda model, images: (0, len(images)))
+    found = two_starts.measure(two_starts.Setting("none", epochs=1), 0, digits)
+    validation = runs.with_validation(digits, two_starts.Setting.validation).val
+    assert found["val_accuracy"] == len(validation) != len(digits.test) == found["test_accuracy"]
 
 
 # ------------------------------------------------------------------------------ gradient growth
