@@ -10,9 +10,9 @@ from exercise_oracles import ORACLES
 from exercise_styles import STYLES
 from torch import Tensor, nn
 
-from backstage.exercises import check, diagnosis, learner, progress, texts
+from backstage.exercises import check, diagnosis, learner, patterns, progress, texts
 from backstage.exercises.diagnosis import SCOPE, TRIALS, answer
-from backstage.exercises.judging import WRITTEN, differences, on_our_own
+from backstage.exercises.judging import WRITTEN, Seen, differences, on_our_own
 from backstage.exercises.learner import judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:.*to a scalar")
@@ -162,6 +162,13 @@ def test_what_is_unknown_is_told_by_what_is_regular_and_by_the_half_that_is_righ
     assert "Right already: the gradient of β, how γ and β are" in judge("bn_forward", half).text
     shape = judge("layer_norm", lambda x, *_: x.mean((2, 3))).text
     assert "the shape is (2, 1), and should be (2, 1, 1, 2)" in shape
+
+
+def test_a_factor_that_is_a_number_of_something_is_named():
+    cases = [{"x": torch.ones(n, 3), "k": 2.0} for n in (2, 3, 5)]
+    wanted = [Seen({"v": torch.tensor([1.0, 4.0])}) for _ in cases]
+    found = [Seen({"v": len(case["x"]) * torch.tensor([1.0, 4.0])}) for case in cases]
+    assert patterns.pattern(found, wanted, "v", cases) == "what it should be times x.shape[0]"
 
 
 def test_an_error_is_shown_with_its_line_and_what_was_tried():

@@ -204,7 +204,7 @@ def test_batch_statistics_are_looked_at_without_changing_the_run(digits):
 
 def test_fashions_ghosts_share_all_but_the_norm():
     two, whole, gn = fashion.ghosts().values()
-    assert replace(two, norm_batch=32) == whole
+    assert replace(two, norm_batch=32) == whole and two.norm_batch == 2
     assert (gn.norm, gn.batch_size, gn.lr) == ("GN", two.batch_size, two.lr)
 
 

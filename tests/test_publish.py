@@ -13,7 +13,7 @@ from PIL import Image
 from backstage.publish import copies, run_notebook, teaching
 from backstage.publish.__main__ import address_of, main
 from backstage.publish.notebooks import SET_UP, describe, figures, fold, paths
-from backstage.publish.page import page
+from backstage.publish.page import anchor, page
 
 ADDRESS = "https://github.com/someone/a-course"
 
@@ -210,3 +210,8 @@ def test_a_handout_has_no_solutions_and_a_collection_what_check_said(tmp_path, c
     teaching.collect(tmp_path / "in")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == ["Kim.ipynb", "group_norm group_norm: right.", "bn_eval (not run)"]
+
+
+def test_anchors_are_jupyters_for_a_lessons_sections_and_githubs_for_other_titles():
+    assert anchor("2 · A new domain") == "2-·-A-new-domain"
+    assert anchor("Other ways to start") == "other-ways-to-start"
