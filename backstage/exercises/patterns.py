@@ -69,7 +69,8 @@ def _counted(pairs: Pairs, cases: list[dict]) -> str:
         return ""
     factors = torch.stack([_factor(x, y) for x, y in pairs])
     counts = [_counts(case) for case in cases]
-    for up, down in itertools.permutations(set(counts[0]).intersection(*counts), 2):
+    names = [name for name in counts[0] if all(name in each for each in counts)]  # plain ones first
+    for up, down in itertools.permutations(names, 2):
         ratios = torch.tensor([n[up] / n[down] for n in counts], dtype=torch.float64)
         if factors.unique().numel() > 1 and same(factors, ratios):
             by = f"times {up}" * (up != "1") + f" divided by {down}" * (down != "1")
