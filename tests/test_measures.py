@@ -62,6 +62,14 @@ def test_all_norms_start_from_the_same_weights(network):
             assert torch.equal(ours, reference)
 
 
+def test_settings_are_chosen_on_images_kept_from_training(digits):
+    short = utils.Experiment("GN", epochs=1, batch_size=350)
+    found = runs.validation(short, 2, digits)
+    split = utils.split_validation(digits, size=70, seed=2)
+    last = utils.fit(dataclasses.replace(short, seed=2), split, device="cpu").history.epochs[-1]
+    assert found == {"val_loss": last["val_loss"], "val_accuracy": last["val_accuracy"]}
+
+
 # ---------------------------------------------------------------------------------- two_starts
 
 
