@@ -41,13 +41,13 @@ def begin() -> None:
 
 
 class ShortLoops(ast.NodeTransformer):
-    """Ends each training loop of a lesson's cells after 20 steps: a test asks if they run."""
+    """Ends each training loop of a lesson's cells after 10 steps: a test asks if they run."""
 
     def visit_For(self, node: ast.For) -> ast.For:
         self.generic_visit(node)
         loops = [part for part in ast.walk(node) if isinstance(part, ast.For) and trains(part)]
         if loops == [node]:  # and none within it
-            short = ast.parse("__import__('itertools').islice(0, 20)", mode="eval").body
+            short = ast.parse("__import__('itertools').islice(0, 10)", mode="eval").body
             short.args[0] = node.iter
             node.iter = ast.copy_location(short, node.iter)
         return ast.fix_missing_locations(node)

@@ -195,10 +195,10 @@ def test_an_old_python_is_told_so(monkeypatch):
         setup.begin()
 
 
-def test_under_the_smoke_test_loops_that_train_end_after_20_steps_and_no_others():
+def test_under_the_smoke_test_loops_that_train_end_after_10_steps_and_no_others():
     loops = "for i in range(3):\n for j in range(99):\n  loss.backward()\nfor k in range(99): pass"
     loss, scope = MagicMock(), {}
     tree = setup.ShortLoops().visit(ast.parse(loops))
     exec(compile(tree, "cell", "exec"), scope | {"loss": loss}, scope)
-    assert loss.backward.call_count == 3 * 20
-    assert (scope["i"], scope["j"], scope["k"]) == (2, 19, 98)
+    assert loss.backward.call_count == 3 * 10
+    assert (scope["i"], scope["j"], scope["k"]) == (2, 9, 98)
