@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from backstage.evidence.measures import (
-    backward_theorem,
     batch_size,
     cost,
     covariate_shift,
@@ -83,11 +82,6 @@ GRIDS = {
         "How smooth is the loss along the gradient, from two starts?",
         smoothness.settings(),
         smoothness.measure,
-    ),
-    "backward_theorem": Grid(
-        "What do the derivatives of μ and σ do to the gradient?",
-        backward_theorem.settings(),
-        backward_theorem.measure,
     ),
     "layer_norm": Grid(
         "Which part of layer norm does what?",
