@@ -3,9 +3,10 @@
 import textwrap
 from dataclasses import dataclass
 
-from backstage.exercises import diagnosis, patterns, texts, words
+from backstage.exercises import diagnosis, patterns, texts
 from backstage.exercises.inputs import NotYet, Unfit
 from backstage.exercises.judging import ERROR, WRITTEN, Seen, differences, labels, on_our_own
+from backstage.exercises.words import described, example, raised
 
 _solved: dict[str, bool] = {}  # those tried in this kernel, and whether they were right
 
@@ -74,17 +75,13 @@ def _not_yet(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
 
 def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     what, k = next(iter(differ.items()))
-    wanted, error = diagnosis.expected(name), found[-1].error
-    case = diagnosis.TRIALS[name].cases[k]
+    wanted, error, cases = diagnosis.expected(name), found[-1].error, diagnosis.TRIALS[name].cases
     if what == ERROR and isinstance(error, Unfit):
-        return Verdict("wrong", f"{error}\n  It was called with {words.described(case)}.")
+        return Verdict("wrong", f"{error}\n  It was called with {described(cases[k])}.")
     if what == WRITTEN:
         text = f"what comes back is right, but {found[k].values[WRITTEN]}. It is the caller's: work"
         return Verdict("mistake", f"{text} on new tensors, not in place (+=, mul_ …).", (what,))
-    if what == ERROR:
-        seen = words.raised(error, case)
-    else:
-        seen = words.example(found, wanted, what, k, case)
+    seen = raised(error, cases[k]) if what == ERROR else example(found, wanted, what, k, cases[k])
     right = [label for label in labels(found) if label not in differ]
     more = f" and {len(right) - 4} more" * (len(right) > 4)
     right = f" Right already: {', '.join(right[:4])}{more}." if right and error is None else ""
@@ -94,7 +91,7 @@ def _wrong(name: str, found: list[Seen], differ: dict[str, int]) -> Verdict:
     if looks is None:
         if what == ERROR:
             return Verdict("raised", f"not right yet.{right}\n  {seen}")
-        said = patterns.pattern(found, wanted, what, diagnosis.TRIALS[name].cases)
+        said = patterns.pattern(found, wanted, what, cases)
         text = f"not right yet: {what} – {said or 'wrong, but in no way that is known here'}."
         return Verdict("wrong", f"{text}{right}\n  {seen}", (said,) if said else ())
     text = "this looks like " + " And like ".join(f"{m.name}. {m.advice}" for m in looks.mistakes)
