@@ -55,12 +55,12 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
     return {"test_accuracy": evaluate(model, part(data.test, setting.tested))[1]}
 
 
-# For ten epochs, around each arm's best rate in one: without a norm, skips want a small one.
+# For ten epochs, around each arm's best rate: without a norm, skips want a small one.
 RATES_OF_TEN = {
-    ("none", False): (0.003, 0.01, 0.03),
-    ("none", True): (0.0003, 0.001, 0.003),
-    ("BN", False): (0.01, 0.03, 0.1),
-    ("BN", True): (0.01, 0.03, 0.1),
+    ("none", False): (0.0003, 0.001, 0.003, 0.01, 0.03),
+    ("none", True): (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    ("BN", False): (0.001, 0.003, 0.01, 0.03, 0.1),
+    ("BN", True): (0.01, 0.03, 0.1, 0.3, 1.0),
 }
 
 
