@@ -389,7 +389,7 @@ COMPARED = {
     "c6": ("batch_size", "−", {"": (change(batch_precise, "BN"), change(batch, "BN"))}),
     "c7": ("batch_size", "−", {"": (change(batch, "none"), change(batch, "BN"))}),
     "c8": ("batch_size", "−", loses_more(batch, ("GN", "LN"), norm="none")),
-    "c9": ("batch_size_sqrt", "−", loses_more(square, ("none", "GN"))),
+    "c9": ("batch_size_sqrt", "−", loses_more(square, ("none", "GN", "LN"))),
     "d1": ("sparsity", "−", {"": (zeros("proximal"), zeros("subgradient"))}),
     "d2": (
         "sparsity",

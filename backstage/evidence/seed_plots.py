@@ -52,6 +52,7 @@ def plot_differences(
     colors: Sequence[str],
     margin: float | None = None,
     unit: str = "points of accuracy",
+    confidence: float = 0.95,
 ) -> Axes:
     """A row per column of the table, each seed's difference a dot, ◆ their mean with its interval.
 
@@ -60,7 +61,7 @@ def plot_differences(
         margin: of equivalence, drawn as a band.
     """
     for y, (name, color) in enumerate(zip(differences, colors, strict=True)):
-        seeds_and_interval(ax, y, differences[name], color, horizontal=True)
+        seeds_and_interval(ax, y, differences[name], color, confidence, horizontal=True)
     ax.axvline(0, color="black", linewidth=0.8)
     if margin:
         ax.axvspan(-margin, margin, color=MARGIN, zorder=0)

@@ -88,7 +88,8 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
     """What ``judge`` or ``judge_same`` found, as text for reading."""
     look = times if found.attrs["ratio"] else "{:+.2f}".format
     mean, low, high = (found[column].map(look) for column in ("mean", "low", "high"))
-    shown = {f"a {'/' if found.attrs['ratio'] else '−'} b": mean + " [" + low + ", " + high + "]"}
+    name = f"a {'/' if found.attrs['ratio'] else '−'} b, {95 if 'p' in found else 90}% interval"
+    shown = {name: mean + " [" + low + ", " + high + "]"}
     if "p" in found:
         shown["p (Holm)"] = ["< 0.001" if p < 0.0005 else f"{p:.3f}" for p in found["p"]]
     fragile = np.where(found["fragile"], " (fragile)", "")
