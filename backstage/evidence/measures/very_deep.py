@@ -58,7 +58,7 @@ def measure(setting: Setting, seed: int, data: Data) -> dict:
 # For ten epochs, around each arm's best rate: without a norm, skips want a small one.
 RATES_OF_TEN = {
     ("none", False): (0.0003, 0.001, 0.003, 0.01, 0.03),
-    ("none", True): (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    ("none", True): (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01),
     ("BN", False): (0.001, 0.003, 0.01, 0.03, 0.1),
     ("BN", True): (0.01, 0.03, 0.1, 0.3, 1.0),
 }
