@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 NORMS = ("BN", "LN", "GN", "none")  # what the course compares; IN is there to complete the picture
 
-# The dimensions of x.view(N, groups, C / groups, H, W) that each norm averages over. All that
-# differs between them is here.
+# The dimensions of x.view(N, groups, C / groups, H, W) that each norm averages over: all that they
+# differ in. (PyTorch's layers know their own; this table is for pictures of them.)
 AXES = {"BN": (0, 3, 4), "LN": (1, 2, 3, 4), "IN": (3, 4), "GN": (2, 3, 4)}
 
 
@@ -81,9 +81,9 @@ class Net(nn.Module):
     """A CNN for small grey images: (N, 1, H, W) -> (N, 10) logits, H and W at least 16.
 
     Most of a CNN's arithmetic usually happens in its first layers, at full resolution. So the first
-    convolution has a stride, and there are only a few channels before the max-pool. Nor does that
-    convolution have padding: MNIST's digits already have an empty margin. After the last block, a
-    pixel sees 36 x 36 pixels of the image; for one in the middle, that is all of a 28 x 28 image.
+    convolution has a stride, and there are only a few channels before the max-pool. It has no
+    padding either, since MNIST's digits already have an empty margin. After the last block, a pixel
+    sees 36 x 36 pixels of the image; for one in the middle, that is all of a 28 x 28 image.
 
     Args:
         norm: see ``make_norm``.
@@ -139,7 +139,8 @@ def penalized(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that L1 and L2 act on: the weights, which have two or more dimensions.
 
     Scales, shifts and biases are left alone. They are few, and shrinking a scale towards 0 switches
-    its channel off rather than making the function simpler. Frozen weights are not penalized
+    its channel off rather than making the function simpler. (But the scales of an ``nn.LayerNorm``
+    over C, H and W have three dimensions, and count as weights.) Frozen weights are not penalized
     either, as no penalty can move them.
     """
     return [p for p in model.parameters() if p.ndim >= 2 and p.requires_grad]
@@ -162,9 +163,9 @@ def l1_mean_loss(model: nn.Module) -> Tensor:
 def l2_loss(model: nn.Module) -> Tensor:
     """½Σw² over the weights: a scalar on the model's device. A sum, not a mean.
 
-    With the ½, its gradient is w. So λ times this loss does what ``weight_decay=λ`` does in
-    ``torch.optim.SGD`` and ``torch.optim.Adam``, which add λ·w to the gradient. AdamW does not: it
-    shrinks the weight itself, past Adam's rescaling (arXiv 1711.05101).
+    With the ½, its gradient is w. So λ times this loss does to the weights what ``weight_decay=λ``
+    does in ``torch.optim.SGD`` and ``torch.optim.Adam``, which add λ·w to the gradient. AdamW does
+    not: it shrinks the weight itself, past Adam's rescaling (arXiv 1711.05101).
     """
     return 0.5 * _flat(model).square().sum()
 

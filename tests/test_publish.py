@@ -199,17 +199,20 @@ def test_a_handout_has_no_solutions_and_a_collection_what_check_said(tmp_path, c
     given = [nbformat.read(p, as_version=4) for p in sorted((tmp_path / "out").glob("*.ipynb"))]
     assert len(given) == len(paths())
     assert not any("<summary>Solution" in cell.source for book in given for cell in book.cells)
-    said = new_output("stream", name="stdout", text="group_norm: right.\nmore")
-    cells = [
-        new_code_cell('group_norm = check("group_norm", group_norm)', outputs=[said]),
-        new_code_cell('bn_eval = check("bn_eval", bn_eval)'),
-    ]
-    (tmp_path / "in").mkdir()
-    nbformat.write(new_notebook(cells=cells), tmp_path / "in" / "Kim.ipynb")
+    said = new_output("stream", name="stdout", text="torch.Size([2])\n✓ group_norm: right.\nmore")
+    failed = new_output("error", ename="NameError", evalue="x", traceback=[])
+    outputs = {"group_norm": [said], "bn_eval": [], "evaluate": [failed]}
+    cells = [new_code_cell(f'{n} = check("{n}", {n})', outputs=o) for n, o in outputs.items()]
+    (tmp_path / "in" / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("Kim.ipynb", ".ipynb_checkpoints/Kim.ipynb"):
+        nbformat.write(new_notebook(cells=cells), tmp_path / "in" / name)
+    (tmp_path / "in" / "Lee.ipynb").write_text("{")
     capsys.readouterr()
     teaching.collect(tmp_path / "in")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["Kim.ipynb", "group_norm group_norm: right.", "bn_eval (not run)"]
+    verdicts = ["group_norm ✓ group_norm: right.", "bn_eval (not run)", "evaluate (an error)"]
+    assert lines[:-1] == ["Kim.ipynb", *verdicts, "Lee.ipynb"]
+    assert lines[-1].startswith("not a notebook")
 
 
 def test_anchors_are_jupyters_for_a_lessons_sections_and_githubs_for_other_titles():

@@ -79,6 +79,15 @@ def test_cut_off_at_any_byte_it_goes_on_where_it_was(tmp_path, in_process, capsy
     assert "tiny.jsonl ends in half a line, which is left out." in capsys.readouterr().err
 
 
+def test_a_file_with_the_line_ends_of_windows_keeps_its_rows(tmp_path, in_process):
+    sweep.run("tiny", GRID, folder=tmp_path)
+    path = tmp_path / "tiny.jsonl"
+    first, *others = path.read_bytes().splitlines()
+    path.write_bytes(b"\r\n".join([first, *others[:4], others[5][:9]]))
+    sweep.run("tiny", GRID, folder=tmp_path)
+    assert sorted(slots(tmp_path)) == sorted(WANTED)
+
+
 @posix_signals
 def test_killed_it_loses_no_finished_run(tmp_path, monkeypatch):
     command = [sys.executable, str(ROOT / "tests" / "tiny_grid.py"), tmp_path]
@@ -113,6 +122,15 @@ def test_a_killed_dask_worker_loses_no_finished_run(tmp_path):
         assert before and before <= set(slots(tmp_path))
         sweep.run("tiny", GRID, scheduler=cluster.scheduler_address, folder=tmp_path)
     assert sorted(slots(tmp_path)) == sorted(WANTED)
+
+
+def test_dask_workers_with_several_threads_are_refused(tmp_path):
+    """Their runs would draw from each other's random numbers."""
+    distributed = pytest.importorskip("distributed")
+    how = {"processes": False, "threads_per_worker": 2, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=1, **how, silence_logs=50) as cluster:
+        with pytest.raises(RuntimeError, match="--nthreads 1"):
+            sweep.run("tiny", GRID, scheduler=cluster.scheduler_address, folder=tmp_path)
 
 
 def test_what_stands_in_for_mnist_is_refused(monkeypatch):

@@ -136,9 +136,15 @@ def test_the_death_of_any_worker_is_noticed():
     assert not children()
 
 
-@pytest.mark.parametrize("asked", ["1", "0"])
-def test_a_worker_takes_the_smoke_test_from_its_parent(asked, monkeypatch):
+@pytest.mark.parametrize("asked, dtype", [("1", torch.float64), ("0", torch.float32)])
+def test_a_worker_takes_the_smoke_test_and_the_dtype_from_its_parent(asked, dtype, monkeypatch):
     """Its own environment is that of a process that may have been started long before."""
     monkeypatch.setenv("SMOKE_TEST", asked)
-    with utils.process_pool(1) as pool:
-        assert pool.submit(os.getenv, "SMOKE_TEST").result() == asked
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with utils.process_pool(1) as pool:
+            assert pool.submit(os.getenv, "SMOKE_TEST").result() == asked
+            assert pool.submit(torch.get_default_dtype).result() == dtype
+    finally:
+        torch.set_default_dtype(before)

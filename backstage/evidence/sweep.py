@@ -92,6 +92,9 @@ def workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
     from distributed import Client  # here, as nothing else needs it
 
     with Client(scheduler, set_as_default=False) as client:
+        threads = [w["nthreads"] for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+        if any(n > 1 for n in threads):  # torch's random numbers belong to the process
+            raise RuntimeError("Start the Dask workers with --nthreads 1, so that runs don't mix.")
         yield client.get_executor(pure=False)
 
 
@@ -114,19 +117,16 @@ def run(
     there, wanted = done(path), tasks(name, grid)
     missing = [task for task in wanted if (task.name, task.seed) not in there]
     if path.exists():  # without half a last line
-        os.truncate(path, len(whole_lines(path).encode()))
-    file, lost = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 0
-    with workers(jobs, scheduler) as pool:
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    lost = 0
+    with workers(jobs, scheduler) as pool, path.open("ab", buffering=0) as file:  # a row, a write
         futures = [pool.submit(make_row, task) for task in missing]
         with make_bar(name, len(wanted), len(wanted) - len(missing), unit="run") as bar:
             for future in as_completed(futures):
                 if future.exception():
                     lost, reason = lost + 1, future.exception()
                     continue
-                os.write(
-                    file, (json.dumps(future.result()) + "\n").encode()
-                )  # whole, or not at all
+                file.write((json.dumps(future.result()) + "\n").encode())
                 bar.update()
-    os.close(file)
     if lost:
         raise RuntimeError(f"{lost} runs were lost with their workers ({reason}).")

@@ -42,7 +42,7 @@ class Trial:
     def seen(self, answer, k: int) -> "Seen":
         """What it shows in case k."""
         case, seen = copy.deepcopy(self.cases[k]), Seen()
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the CPU's alone, which is put back
         trained = any(isinstance(v, Tensor) and v.dtype == torch.float32 for v in leaves(case))
         torch.set_default_dtype(torch.float32 if trained else torch.float64)
         try:
@@ -66,14 +66,14 @@ class Seen:
 
 @contextlib.contextmanager
 def on_our_own() -> Iterator[None]:
-    """Random numbers, the default dtype and the threads are put back; one thread is fastest.
+    """Random numbers, default dtype and device and the threads are put back; one is fastest.
 
     Warnings are not shown: they would be about inputs that nobody chose.
     """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.set_default_dtype(torch.float64)
             yield

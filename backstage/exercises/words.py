@@ -60,7 +60,7 @@ def _described(name: str, value) -> str:
 
 def raised(error: Exception, case: dict) -> str:
     """What the learner's code raised, in which of their lines, and when it was called with what."""
-    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "-packages" not in f.filename]
     theirs = [f for f in frames if "<ipython" in f.filename or not f.filename.startswith(OURS)]
     where = f"in line {theirs[-1].lineno}: `{theirs[-1].line}`, " if theirs else ""

@@ -30,11 +30,24 @@ def handout(folder: Path) -> None:
 def collect(folder: Path) -> None:
     """Reads handed-in notebooks, and runs none of them."""
     for path in sorted(folder.rglob("*.ipynb")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # Jupyter's own copies
         print(path.relative_to(folder))
-        for cell in nbformat.read(path, as_version=4).cells:
+        try:
+            cells = nbformat.read(path, as_version=4).cells
+        except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+            print(f"  not a notebook: {error}"[:96])
+            continue
+        for cell in cells:
             for name in CHECK.findall(cell.source) if cell.cell_type == "code" else ():
-                said = "".join(o.get("text", "") for o in cell.outputs).strip().splitlines()
-                print(f"  {name:<22} {said[0] if said else '(not run)'}")
+                print(f"  {name:<22} {last_said(cell.outputs)}")
+
+
+def last_said(outputs: list) -> str:
+    """The first line of the verdict that stands under the cell."""
+    lines = "".join(o.get("text", "") for o in outputs).splitlines()
+    error = "(an error)" if any(o.output_type == "error" for o in outputs) else "(not run)"
+    return next((line for line in lines if line[:1] in "✓✗…"), error)
 
 
 if __name__ == "__main__":
