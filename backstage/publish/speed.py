@@ -1,15 +1,14 @@
 """The README's figures on speed and memory, measured side by side in one run.
 
-    MNIST_ROOT=... python -m backstage.publish.speed [--repeats 3]
+    MNIST_ROOT=... python -m backstage.publish.speed
 
 The usual way is what solutions of this assignment commonly do: per-sample PIL transforms in a
 ``DataLoader``, and a network that works at full resolution in its first layers. An epoch of it is
-measured in turn with one of the lesson's, so that a machine that slows down does so for both. Then
-come the three experiments to their end, and the peak memory of ``make lesson`` (Linux): the
-proportional set size of all its processes, which counts a page that n share as 1/n for each.
+measured in turn with one of the lesson's, so that a machine that slows down does so for both. The
+peak memory (Linux) is the proportional set size of all of ``make lesson``'s processes, which counts
+a page that n share as 1/n for each.
 """
 
-import argparse
 import contextlib
 import os
 import subprocess
@@ -30,6 +29,8 @@ from torchvision.datasets import MNIST
 import utils
 from s6_model import l1_loss, make_norm
 
+REPEATS = 3
+
 
 def usual_net(norm: str) -> nn.Sequential:
     """8,880 parameters: (N, 1, 28, 28) -> (N, 10)."""
@@ -38,19 +39,10 @@ def usual_net(norm: str) -> nn.Sequential:
         convolution = nn.Conv2d(c_in, c_out, 3, padding=padding, bias=False)
         return [convolution, make_norm(norm, c_out), nn.ReLU(), nn.Dropout(0.04)]
 
-    return nn.Sequential(
-        *block(1, 8),  # 26 x 26
-        *block(8, 16),  # 24 x 24
-        nn.Conv2d(16, 8, 1, bias=False),
-        nn.MaxPool2d(2),  # 12 x 12
-        *block(8, 12),  # 10 x 10
-        *block(12, 16),  # 8 x 8
-        *block(16, 16),  # 6 x 6
-        *block(16, 16, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Conv2d(16, 10, 1, bias=False),
-        nn.Flatten(),
-    )
+    wide = [*block(1, 8), *block(8, 16), nn.Conv2d(16, 8, 1, bias=False)]  # 24 x 24
+    small = [nn.MaxPool2d(2), *block(8, 12), *block(12, 16), *block(16, 16)]  # 6 x 6
+    head = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 10, 1, bias=False), nn.Flatten()]
+    return nn.Sequential(*wide, *small, *block(16, 16, padding=1), *head)
 
 
 def usual_epoch(experiment: utils.Experiment) -> float:
@@ -62,9 +54,7 @@ def usual_epoch(experiment: utils.Experiment) -> float:
     train = DataLoader(MNIST(root, True, transforms.Compose(turned)), 64, shuffle=True)
     test = DataLoader(MNIST(root, False, transforms.Compose(tensor)), 64)
     model = usual_net(experiment.norm).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.01, momentum=0.8, weight_decay=experiment.l2
-    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.8, weight_decay=experiment.l2)
     start = time.perf_counter()
     for x, y in train:
         optimizer.zero_grad()
@@ -93,16 +83,12 @@ def held(process: psutil.Process) -> int:
 
 def peak_memory() -> float:
     """In GB, of the lesson's notebook and all that it starts."""
-    peak, nowhere = 0, subprocess.DEVNULL
+    peak, run = 0, [sys.executable, "-m", "backstage.publish.run_notebook"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "backstage.publish.run_notebook", "--out", folder]
-        lesson = subprocess.Popen(
-            [*command, "notebooks/Session6_1.ipynb"],
-            cwd=utils.REPOSITORY,
-            env={**os.environ, "CHECKPOINTS": f"{folder}/checkpoints"},
-            stdout=nowhere,
-            stderr=nowhere,
-        )
+        command = [*run, "--out", folder, "notebooks/Session6_1.ipynb"]
+        how = {"cwd": utils.REPOSITORY, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        how["env"] = os.environ | {"CHECKPOINTS": f"{folder}/checkpoints"}
+        lesson = subprocess.Popen(command, **how)
         while lesson.poll() is None:
             peak = max(peak, held(psutil.Process(lesson.pid)))
             time.sleep(0.5)
@@ -112,16 +98,13 @@ def peak_memory() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
     data, three = utils.load_data(), utils.THREE_EXPERIMENTS
     pairs = [
         (sum(map(usual_epoch, three)), sum(lesson_epoch(e, data) for e in three))
-        for _ in range(repeats)
+        for _ in range(REPEATS)
     ]
     ratios = ", ".join(f"{usual / lesson:.1f}" for usual, lesson in pairs)
-    print(f"An epoch of all three, the usual way / the lesson's: {ratios} ({repeats} runs)")
+    print(f"An epoch of all three, the usual way / the lesson's: {ratios} ({REPEATS} runs)")
     start = time.perf_counter()
     utils.fit_together(three, data)
     took = time.perf_counter() - start
