@@ -7,7 +7,7 @@ from backstage.workbook.table import BETA, COMPUTED, GAMMA, INPUTS, SET
 
 RIGHT = {"align": "right", "bold": True}
 BOX = ("row", "column", "rows", "columns")
-LONG = {"align": "left", "shrink": True}
+LONG = {"align": "left", "indent": 1, "shrink": True}
 
 
 def panel(page: Page) -> None:
@@ -23,9 +23,9 @@ def panel(page: Page) -> None:
         page.put(f"B{row}", text, size=(height, 1), **RIGHT)
     known = numbers(page)
     total = told("({all}) / {size}", known, "+ -", "− ")
-    page.put("C25", *total, size=(2, 7), text_wrap=True, align="left")
+    page.put("C25", *total, size=(2, 7), text_wrap=True, align="left", indent=1)
     for tile in range(4):
-        page.put(f"C{27 + tile}", *_squares(page, tile), align="left")
+        page.put(f"C{27 + tile}", *_squares(page, tile), align="left", indent=1)
     fraction = told("({x} − {mean}) / √({var} + {eps})", known, "− -", "+ ")
     page.put("C31", *fraction, size=(1, 7), **LONG)
     page.put("C32", *told("{gamma} · {xhat} + {beta}", known, "+ -", "− "), size=(1, 7), **LONG)

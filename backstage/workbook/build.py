@@ -99,7 +99,7 @@ NOTES = (
     "h is the gradient if μ and σ were constants:", "h = γ · ∂L/∂y / √(σ² + ε)", "",
     "In full, with means over the set:", "∂L/∂x = h − mean(h) − x̂ · mean(h · x̂)", "",
     "− mean(h) is there because μ depends on x:", "the mean of ∂L/∂x over a set is 0.", "",
-    "− x̂ · mean(h · x̂) is there because σ does:", "the variance becomes smaller.", "",
+    "− x̂ · mean(h · x̂) is there because σ does:", "it takes mean(h · x̂)² off the variance.", "",
     "Beside and below: mean above, variance under it.",
 )  # fmt: skip
 

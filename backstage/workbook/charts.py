@@ -15,8 +15,8 @@ PIXELS, STEPS, SETS = 7, 27, 35  # the rows above each table
 def charts(page: Page) -> None:
     """The tables and five charts."""
     page.start("Charts", "They follow the channel that is chosen on the sheet Illustration.  BN "
-               "takes a channel's pixels along one line; LN has a line for each image, GN for each "
-               "image and group: look for the clouds.")  # fmt: skip
+               "takes a channel's pixels along one line; LN's and GN's lie on four, one for each "
+               "image.")  # fmt: skip
     said = f"channel {page.given.explain_channel}"
     page.put("B4", '="channel "&explain_channel', said, bold=True, font_size=14)
     _tables(page)

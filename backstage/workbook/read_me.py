@@ -34,8 +34,8 @@ grey | An input is missing or wrong. The red line at the top says which.
 # What to try (on the sheet Illustration)
 1 | groups = 1, then 4. Whose numbers does GN have with 1 group?
 2 | Type 100 into C8, a pixel of image 1. Which numbers of image 2 change, under which norm?
-3 | Type 1000 under “+ channel” for one channel. Which norm's x̂ stays? Then 10 in “× image”.
-4 | Make a channel constant, and set ε = 0. Then ε = 1.
+3 | Type 1000 beside “+ channel”. Which norm's x̂ stays? Back to 0; 10 below “× image”: whose now?
+4 | Make a channel constant, and set ε = 0. What does each norm make of it? And with ε = 1?
 5 | Train and eval: momentum = 1, then 0. What does evaluation know of the batches?
 6 | Gradients: set all of ∂L/∂y to 1. h is not 0, but BN's ∂L/∂x is. Why?
 # Check it

@@ -1,6 +1,6 @@
 """A path of strengths, from no penalty to far too much: what each does to the weights.
 
-Short runs, one seed: to look at, not to rank. 200 steps of Adam, the images from
+Short runs, three seeds: to look at, not to rank. 200 steps of Adam, the images from
 10,000; tested on every fifth test image, which gives an accuracy to about a point. Rows hold
 the weights as counts on fixed bins, on a linear and on a logarithmic axis, and the filters of the
 first layer.
