@@ -143,6 +143,16 @@ def test_losses_of_tuning_are_means_of_two_seeds():
         assert f"{l1 + l2:.0e}: {loss:.4f}".replace("e-0", "e-") in line and seeds == 2
 
 
+def test_sixteen_epochs_lose_what_is_said():
+    table = rows("lengths")
+    table = table.assign(label=table["setting"].str.partition(", ")[0])
+    accuracy = 100 * table.pivot(index=["label", "seed"], columns="epochs", values="val_accuracy")
+    loss = accuracy[20] - accuracy[16]
+    low, high = stats.ttest_1samp(loss, 0).confidence_interval(0.95)
+    assert len(loss) == 30 and f"{loss.mean():.2f} [{low:.2f}, {high:.2f}] points lower" in PAGE
+    assert high > 0.05, "sixteen will do, by the rule"
+
+
 def test_accuracies_are_means_of_ten_seeds():
     table = 100 * rows("replicate").groupby(["norm", "l1", "l2"])["test_accuracy"].mean()
     for norm in ("BN", "LN", "GN", "none"):
