@@ -790,9 +790,11 @@ def process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     exception, a Ctrl-C included.
     """
     # A fork of this process would inherit torch's locks. Where it can be had, fork one that has
-    # done nothing but import: that starts at once, and holds the libraries in memory once.
+    # done nothing but import: that starts at once, and holds the libraries in memory once. With
+    # torchvision comes what torch's optimizers import when they are made, 150 MB a process.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload("torch matplotlib.pyplot scipy.stats sklearn.datasets".split())
+    imports = "torchvision matplotlib.pyplot scipy.stats sklearn.datasets sklearn.model_selection"
+    context.set_forkserver_preload(imports.split())
     how = _smoke_test(), torch.get_default_dtype()
     with ProcessPoolExecutor(jobs, context, _begin, how) as pool:
         # All start with the first call: Python would not notice the death of a later one.
