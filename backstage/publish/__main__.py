@@ -27,7 +27,7 @@ ADDRESS = re.compile(
 )
 UPLOAD = (
     "In Colab: *File → Open notebook → GitHub*, and paste this repository's address, there and in "
-    "the first cell."
+    "the cell *Set-up*."
 )
 
 

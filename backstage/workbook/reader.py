@@ -116,19 +116,17 @@ def _hidden(cell) -> bool:
 def _typed(name: str, value, place: str) -> float | int | str:
     """The value of an input cell; InputError for anything that is not allowed there."""
     wanted, (low, high) = f"type {allowed(name)}", RANGES.get(name, (-LIMIT, LIMIT))
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_bool = isinstance(value, bool)
+    if name in LISTS and not is_bool and value in LISTS[name]:
+        return type(LISTS[name][0])(value)
+    number = name not in LISTS and isinstance(value, (int, float)) and not is_bool
+    if number and low <= value <= high and not (name == "eps" and 0 < value < TINY):
+        return float(value)
+    told = f"({name}) is {value:g}" if number else f"({name}) holds {value}"
     if value is None:
         told = "is empty"
-    elif isinstance(value, date):
+    if isinstance(value, date):
         told = f"holds a date ({value:%d %B %Y}, which counts as {to_excel(value):,.0f})"
-    elif name in LISTS and not isinstance(value, bool) and value in LISTS[name]:
-        return type(LISTS[name][0])(value)
-    elif name in LISTS or not number:
-        told = f"({name}) holds {value}"
-    elif not low <= value <= high or name == "eps" and 0 < value < TINY:
-        told = f"({name}) is {value:g}"
-    else:
-        return float(value)
     raise InputError(f"{place} {told}: {wanted}.")
 
 
