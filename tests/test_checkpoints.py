@@ -9,6 +9,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -103,6 +104,15 @@ class Harmful:
 
     def __reduce__(self):
         return os.mkdir, ("called",)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(digits, tmp_path, monkeypatch):
+    first = fit(SHORT, digits, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", Mock(side_effect=PermissionError(13, "Permission denied")))
+        with pytest.raises(RuntimeError, match=r"could not be read \(Permission denied\)"):
+            fit(SHORT, digits, tmp_path)
+    assert same(first, fit(SHORT, digits, tmp_path))
 
 
 def test_no_code_in_a_file_is_run(digits, tmp_path, monkeypatch):

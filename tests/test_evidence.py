@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from backstage.evidence import judge, judge_same, load, readable, together
+from backstage.evidence.seed_plots import plot_differences
 from backstage.evidence.verdicts import DIFFERS, NOT_SHOWN, SHOWN, p_of_signs
 
 
@@ -48,6 +50,18 @@ def test_ratios_are_compared_by_their_logarithms():
     assert list(as_ratios["verdict"]) == list(as_logs["verdict"])
     assert "×" in readable(as_ratios).iloc[0, 0]
     assert "×" not in readable(as_logs).iloc[0, 0]
+
+
+def test_a_table_and_a_figure_show_the_interval_that_decides():
+    assert "95%" in readable(judge(ARMS, CLAIMS)).columns[0]
+    assert "90%" in readable(judge_same(ARMS, CLAIMS, 1.0)).columns[0]
+    seeds = pd.DataFrame({"a": [1.0, 2.0, 4.0, 7.0]})
+    for confidence in (0.90, 0.95):
+        ax = plot_differences(seeds, Figure().subplots(), ["black"], confidence=confidence)
+        (bar,) = ax.containers[0].lines[2]
+        drawn = bar.get_segments()[0][:, 0]
+        expected = stats.ttest_1samp(seeds["a"], 0).confidence_interval(confidence)
+        assert drawn == pytest.approx(expected)
 
 
 def test_nothing_is_supported_if_a_seed_is_missing():

@@ -235,6 +235,15 @@ def test_nothing_is_left_otherwise_than_it_was():
     assert before[:2] == after[:2] and torch.equal(before[2], after[2])
 
 
+def test_an_accelerator_is_neither_seeded_nor_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", pytest.fail)
+    try:
+        torch.set_default_device("meta")  # whatever is made there has no numbers in it
+        assert judge("prox_l1", written("prox_l1", TASKS["prox_l1"].solution)).kind == "right"
+    finally:
+        torch.set_default_device(None)
+
+
 def test_a_teacher_adds_a_mistake_as_a_line_of_text(tmp_path, monkeypatch):
     lesson = (texts.FOLDER / "Session6_4_penalties.md").read_text(encoding="utf-8")
     added = "\n- **half a step**: The whole\n  of it.\n  `lr * grad` → `0.5 * lr * grad`\n"

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from conftest import epochs_kept, needs_fashion, needs_mnist, same
 from mpl_toolkits.mplot3d import Axes3D
 from scipy.stats import beta
+from torch import nn
 
 import utils
 from s6_model import Net, l1_loss, l2_loss
@@ -310,6 +311,39 @@ def test_a_model_of_another_precision_is_trained_and_tested_in_it(digits, dtype)
     run = fit(experiment, digits, network=lambda: Net("GN").to(dtype))
     assert {p.dtype for p in run.model.parameters()} == {dtype}
     assert utils.predict(run.model, digits.test).dtype == dtype
+
+
+class AlwaysThree(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Parameter(5 * F.one_hot(torch.tensor(3), 10).float())
+
+    def forward(self, x):
+        return self.scores.expand(len(x), 10)
+
+
+def test_images_are_counted_exactly_in_half_precision(digits):
+    """bfloat16 has no 699: its neighbours are 696, 700 and 704."""
+    threes = Images(digits.train.x[:699], torch.full((699,), 3))
+    experiment = Experiment(epochs=1, batch_size=699)
+    run = fit(
+        experiment, utils.Data("threes", threes, threes), network=lambda: AlwaysThree().bfloat16()
+    )
+    assert run.history["running_accuracy"] == [1.0]
+
+
+@pytest.mark.parametrize("device, layout", [("cpu", "channels_last"), ("meta", "preserve_format")])
+def test_channels_last_is_for_the_cpu_alone(digits, monkeypatch, device, layout):
+    class Moved(Exception):
+        pass
+
+    def to(self, place, memory_format):
+        raise Moved(place.type, memory_format)
+
+    monkeypatch.setattr(Net, "to", to)
+    with pytest.raises(Moved) as moved:
+        fit(SHORT, digits, device=device)
+    assert moved.value.args == (device, getattr(torch, layout))
 
 
 def test_torchs_defaults_do_not_matter(digits):
