@@ -27,10 +27,11 @@ WANTED = {(task.name, task.seed) for task in tasks("tiny", GRID)}
 
 
 def rows(folder):
-    """Of all lines that are whole."""
+    """Of all lines that are whole, by setting and seed: they are written as the runs end."""
     path = folder / "tiny.jsonl"
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return sorted(whole, key=lambda row: (row["setting"], row["seed"]))
 
 
 def slots(folder):
@@ -49,7 +50,7 @@ def in_process(monkeypatch):
 
 def test_a_row_has_its_settings_columns_and_what_was_measured(tmp_path, in_process):
     sweep.run("tiny", GRID, folder=tmp_path)
-    assert slots(tmp_path) == [(task.name, task.seed) for task in tasks("tiny", GRID)]
+    assert slots(tmp_path) == sorted(WANTED)
     row = rows(tmp_path)[-1]
     known = {"grid": "tiny", "power": 2, "seed": 11, "value": 121, "status": "ok", "images": 300}
     assert known.items() <= row.items()
